@@ -1,0 +1,32 @@
+//! What crosses a wire or a topic of the media relay, and the pure rules about it.
+//!
+//! No async runtime, no actors, no clock, no I/O: everything here is data and functions of data. The session protocol
+//! is bincode in a fixed frame ([`frame`]), records in topics are JSON or the same frames ([`record`]), the HTTP API and
+//! the coordinator's API are JSON ([`event`], [`cluster`]).
+
+mod check;
+pub mod chunk;
+pub mod cluster;
+mod codec;
+pub mod error_code;
+pub mod event;
+pub mod frame;
+pub mod hello;
+pub mod id;
+pub mod job;
+pub mod limits;
+pub mod message;
+pub mod partition;
+pub mod record;
+pub mod session;
+pub mod task;
+pub mod time;
+pub mod topics;
+
+pub use error_code::ErrorCode;
+pub use event::{Event, EventKind, JobError};
+pub use frame::{DecodeError, Frame};
+pub use id::{JobId, SessionId};
+pub use job::{Input, Job, Priority, StoredObject};
+pub use message::Message;
+pub use task::Task;

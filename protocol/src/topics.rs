@@ -1,0 +1,32 @@
+//! Names of the topics.
+
+/// Prefix of a lane's job topic.
+const JOBS: &str = "media.jobs.";
+
+/// The lane that always exists and takes any task.
+pub const DEFAULT_LANE: &str = "default";
+/// Events of jobs, but `partial` and `progress`; partition from the job id.
+pub const EVENTS: &str = "media.events";
+/// `partial` and `progress` events; partitioned as [`EVENTS`].
+pub const PARTIALS: &str = "media.partials";
+/// Jobs and records that nobody could do, with the reason.
+pub const DEAD_LETTERS: &str = "media.dlq";
+/// The audit trail.
+pub const AUDIT: &str = "media.audit";
+/// Facts about the cluster, compacted by key: the object store's identity, registrations of nodes.
+pub const CLUSTER: &str = "media.cluster";
+
+/// Jobs of a lane.
+pub fn jobs(lane: &str) -> String {
+    format!("{JOBS}{lane}")
+}
+
+/// Requests to cancel jobs of a lane; as many partitions as [`jobs`].
+pub fn control(lane: &str) -> String {
+    format!("media.control.{lane}")
+}
+
+/// The lane of a job topic.
+pub fn lane_of(topic: &str) -> Option<&str> {
+    topic.strip_prefix(JOBS)
+}
