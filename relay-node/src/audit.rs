@@ -1,0 +1,166 @@
+//! The audit trail: who did what when. Entries are queued, written in batches, and counted when the queue is full.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use relay_log::port::{Log, NewRecord, TopicPartition};
+use relay_protocol::record::AuditEntry;
+use relay_protocol::{JobId, SessionId, topics};
+use relay_runtime::clock::Clock;
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use crate::job::delivered::Delivered;
+use crate::job::outcome::Ended;
+
+/// Entries that may wait to be written.
+const QUEUE_MAX: usize = 65_536;
+/// Entries in one record.
+const RECORD_ENTRIES_MAX: usize = 512;
+/// Wait before a failed write is tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Takes entries. Cheap to clone.
+#[derive(Clone)]
+pub struct Audit {
+    queue: mpsc::Sender<AuditEntry>,
+    writer: Arc<Writer>,
+}
+
+struct Writer {
+    node: String,
+    partition: u32,
+    clock: Arc<dyn Clock>,
+}
+
+/// Who acts.
+#[derive(Debug, Clone, Copy)]
+pub struct Actor<'a> {
+    /// Whose.
+    pub tenant: &'a str,
+    /// Who.
+    pub subject: &'a str,
+}
+
+impl Audit {
+    /// Starts the task that writes the entries of `node` to one of the topic's `partitions`; it ends with the last handle.
+    pub fn spawn(log: Arc<dyn Log>, clock: Arc<dyn Clock>, node: String, partitions: u32) -> Self {
+        let partition = relay_protocol::partition::of_key(node.as_bytes(), partitions);
+        let (queue, entries) = mpsc::channel(QUEUE_MAX);
+        let writer = Arc::new(Writer { node, partition, clock });
+        tokio::spawn(write(log, writer.clone(), entries));
+        Self { queue, writer }
+    }
+
+    /// A job was accepted.
+    pub fn accepted(&self, actor: Actor<'_>, job_id: JobId, traceparent: Option<&str>, detail: Value) {
+        let mut entry = self.writer.entry("job.accepted", actor, detail);
+        entry.job_id = Some(job_id);
+        entry.trace_id = trace_id(traceparent);
+        self.put(entry);
+    }
+
+    /// An attempt begins.
+    pub fn attempt(&self, job: &Delivered, attempt: u32) {
+        let mut entry = self.writer.entry("job.attempt", actor_of(job), json!({ "attempt": attempt }));
+        entry.job_id = Some(job.job_id);
+        entry.trace_id = trace_id(job.job.traceparent.as_deref());
+        self.put(entry);
+    }
+
+    /// Somebody asked to cancel a job.
+    pub fn cancel_requested(&self, actor: Actor<'_>, job_id: JobId) {
+        let mut entry = self.writer.entry("job.cancel_requested", actor, Value::Null);
+        entry.job_id = Some(job_id);
+        self.put(entry);
+    }
+
+    /// Something was refused.
+    pub fn denied(&self, actor: Actor<'_>, what: &str, code: &str) {
+        self.put(self.writer.entry("denied", actor, json!({ "what": what, "code": code })));
+    }
+
+    /// Something happened to a session: `opened`, `resumed`, `moved` or `closed`.
+    pub fn session(&self, happened: &str, actor: Actor<'_>, session_id: SessionId, detail: Value) {
+        let mut entry = self.writer.entry(&format!("session.{happened}"), actor, detail);
+        entry.session_id = Some(session_id);
+        self.put(entry);
+    }
+
+    /// The entry of a job's end, for [`Audit::record`].
+    pub fn outcome(&self, job: &Delivered, ended: &Ended) -> AuditEntry {
+        let detail = json!({
+            "outcome": ended.outcome.kind().name(),
+            "attempt": ended.attempt,
+            "code": ended.outcome.error().map(|error| &error.code),
+        });
+        let mut entry = self.writer.entry("job.outcome", actor_of(job), detail);
+        entry.job_id = Some(job.job_id);
+        entry.trace_id = trace_id(job.job.traceparent.as_deref());
+        entry
+    }
+
+    /// A record of entries, to be committed together with what they tell of.
+    pub fn record(&self, entries: &[AuditEntry]) -> NewRecord {
+        self.writer.record(entries)
+    }
+
+    fn put(&self, entry: AuditEntry) {
+        if let Err(error) = self.queue.try_send(entry) {
+            metrics::counter!("relay_audit_dropped_total").increment(1);
+            tracing::error!(%error, "an audit entry was lost: the queue of {QUEUE_MAX} is full");
+        }
+    }
+}
+
+impl Writer {
+    fn entry(&self, action: &str, actor: Actor<'_>, detail: Value) -> AuditEntry {
+        let detail = match detail {
+            Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+            _ => Map::new(),
+        };
+        AuditEntry {
+            at: self.clock.now_ms(),
+            action: action.to_owned(),
+            node: self.node.clone(),
+            tenant: actor.tenant.to_owned(),
+            subject: actor.subject.to_owned(),
+            job_id: None,
+            session_id: None,
+            trace_id: None,
+            detail,
+        }
+    }
+
+    fn record(&self, entries: &[AuditEntry]) -> NewRecord {
+        NewRecord {
+            to: TopicPartition::new(topics::AUDIT, self.partition),
+            key: Some(Bytes::copy_from_slice(self.node.as_bytes())),
+            // Entries have string keys only: writing them cannot fail.
+            value: Some(serde_json::to_vec(entries).map(Bytes::from).unwrap_or_default()),
+            headers: Vec::new(),
+            timestamp_ms: self.clock.now_ms(),
+        }
+    }
+}
+
+async fn write(log: Arc<dyn Log>, writer: Arc<Writer>, mut entries: mpsc::Receiver<AuditEntry>) {
+    let mut batch = Vec::new();
+    while entries.recv_many(&mut batch, RECORD_ENTRIES_MAX).await > 0 {
+        let record = writer.record(&batch);
+        while let Err(error) = log.append(vec![record.clone()]).await {
+            tracing::warn!(%error, "audit entries are not written yet, trying again");
+            tokio::time::sleep(RETRY).await;
+        }
+        batch.clear();
+    }
+}
+
+fn actor_of(job: &Delivered) -> Actor<'_> {
+    Actor { tenant: &job.job.tenant, subject: &job.job.subject }
+}
+
+/// The 32 hex digits of a W3C trace context.
+fn trace_id(traceparent: Option<&str>) -> Option<String> {
+    traceparent?.split('-').nth(1).map(str::to_owned)
+}

@@ -1,0 +1,130 @@
+//! What can do a job's work: the port, and its two kinds (LocalAI servers, the signal processing built in).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use relay_protocol::{ErrorCode, JobError, JobId, Task};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use crate::job::media::Media;
+
+pub mod builtin;
+pub mod in_process;
+pub mod localai;
+pub mod pool;
+pub mod slots;
+
+/// One request to a backend.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Which job.
+    pub job_id: JobId,
+    /// What to do.
+    pub task: Task,
+    /// With which model; `None` lets the backend choose.
+    pub model: Option<String>,
+    /// The task's parameters, checked against [`Task::params`].
+    pub params: Map<String, Value>,
+    /// What to do it with.
+    pub media: Media,
+    /// W3C trace context to pass on.
+    pub traceparent: Option<String>,
+}
+
+/// What a backend says while it works.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// How far it is, from 0 to 1.
+    Progress(f32),
+    /// A piece of the result.
+    Partial(Value),
+}
+
+/// Where a backend puts its updates; waits while the reader is behind.
+pub type Updates = mpsc::Sender<Update>;
+
+/// A finished job's result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// The result as it goes into the terminal event.
+    pub result: Value,
+    /// Media that was made, to be stored and named in the result as `media`.
+    pub media: Option<OutputMedia>,
+}
+
+/// Media that a job made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputMedia {
+    /// Media type.
+    pub media_type: String,
+    /// Name of a file for it.
+    pub name: String,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// Why a backend did not do a job.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// It refused this job and every backend will. Fail it: no retry.
+    #[error("{reason}")]
+    Rejected {
+        /// Stable code.
+        code: ErrorCode,
+        /// What the backend said, and what to do.
+        reason: String,
+    },
+    /// It has no room now. Try another backend, this one after `retry_after`.
+    #[error("the backend is busy: {reason}")]
+    Busy {
+        /// What the backend said.
+        reason: String,
+        /// When it may have room again.
+        retry_after: Option<Duration>,
+    },
+    /// It failed, died or broke off; inference has no side effects: retry, elsewhere first.
+    #[error("the backend failed: {0}")]
+    Failed(String),
+    /// No connection, or no answer in time; retry elsewhere.
+    #[error("the backend is unreachable: {0}")]
+    Unreachable(String),
+}
+
+impl BackendError {
+    /// The error as clients see it.
+    pub fn to_job_error(&self) -> JobError {
+        let code = match self {
+            Self::Rejected { code, .. } => *code,
+            Self::Busy { .. } => ErrorCode::BackendBusy,
+            Self::Failed(_) | Self::Unreachable(_) => ErrorCode::BackendFailed,
+        };
+        JobError::new(code, self.to_string())
+    }
+
+    /// Whether another attempt may succeed.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Rejected { .. })
+    }
+}
+
+/// Does jobs' work. Dropping the future of a call ends its request.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Its name in events and metrics: a URL, or `builtin`.
+    fn name(&self) -> &str;
+
+    /// Does one job's work.
+    ///
+    /// # Errors
+    /// See [`BackendError`]; each variant says what the caller should do.
+    async fn call(&self, call: Call, updates: Updates) -> Result<Output, BackendError>;
+}
+
+/// Reads a text parameter.
+pub fn text<'a>(params: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    params.get(name).and_then(Value::as_str)
+}
+

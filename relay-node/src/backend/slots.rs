@@ -1,0 +1,213 @@
+//! Which waiting request gets which slot. Pure: no clock, no I/O.
+//!
+//! A slot is the right to run one request on a backend. A node holds what it was granted and never uses more.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use relay_protocol::Priority;
+use relay_protocol::task::{Engine, Task};
+
+/// Name of the backend that is built in.
+pub const BUILTIN: &str = "builtin";
+
+/// What a request needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// What is to be done.
+    pub task: Task,
+    /// With which model.
+    pub model: Option<String>,
+    /// Order among those who wait.
+    pub priority: Priority,
+    /// Backends that failed this request before: taken last.
+    pub avoid: Vec<String>,
+}
+
+/// What is known of one backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Models that it offers; empty if not known yet.
+    pub models: Vec<String>,
+    /// Whether it answers its probes.
+    pub healthy: bool,
+    /// Slots that this node may use.
+    pub granted: u32,
+}
+
+/// Names a waiting request.
+pub type Ticket = u64;
+
+/// Answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A slot of this backend is taken.
+    Granted(String),
+    /// It waits.
+    Waiting(Ticket),
+    /// It would wait for ever.
+    Refused(Refusal),
+}
+
+/// Why a request would wait for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The task runs on LocalAI only, and no such backend is configured.
+    NeedsLocalAi,
+    /// Every backend's models are known, and this one is not among them.
+    UnknownModel,
+}
+
+/// A waiting request that is decided now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// Which.
+    pub ticket: Ticket,
+    /// Its slot's backend, or why it will get none.
+    pub answer: Result<String, Refusal>,
+}
+
+#[derive(Debug, Default)]
+struct Backend {
+    known: Known,
+    in_use: u32,
+}
+
+/// Slots and who waits for them.
+#[derive(Debug, Default)]
+pub struct Slots {
+    backends: BTreeMap<String, Backend>,
+    waiting: BTreeMap<(Reverse<Priority>, Ticket), Need>,
+    tickets: HashMap<Ticket, Priority>,
+    next_ticket: Ticket,
+}
+
+impl Slots {
+    /// Asks for a slot.
+    pub fn request(&mut self, need: Need) -> Answer {
+        if let Some(refusal) = self.refusal(&need) {
+            return Answer::Refused(refusal);
+        }
+        if let Some(name) = self.take(&need) {
+            return Answer::Granted(name);
+        }
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        self.tickets.insert(ticket, need.priority);
+        self.waiting.insert((Reverse(need.priority), ticket), need);
+        Answer::Waiting(ticket)
+    }
+
+    /// Forgets a waiting request; `false` if it waits no longer.
+    pub fn withdraw(&mut self, ticket: Ticket) -> bool {
+        let Some(priority) = self.tickets.remove(&ticket) else { return false };
+        self.waiting.remove(&(Reverse(priority), ticket)).is_some()
+    }
+
+    /// Gives a slot back and decides who gets it.
+    pub fn release(&mut self, name: &str) -> Vec<Decided> {
+        if let Some(backend) = self.backends.get_mut(name) {
+            backend.in_use = backend.in_use.saturating_sub(1);
+        }
+        self.decide()
+    }
+
+    /// Takes in what is known of the LocalAI backends now. One that is missing gets no new requests.
+    pub fn update(&mut self, mut known: BTreeMap<String, Known>) -> Vec<Decided> {
+        for (name, backend) in &mut self.backends {
+            if name != BUILTIN {
+                backend.known = known.remove(name).unwrap_or_default();
+            }
+        }
+        self.backends.extend(known.into_iter().map(|(name, known)| (name, Backend { known, in_use: 0 })));
+        self.backends.retain(|_, backend| backend.in_use > 0 || backend.known != Known::default());
+        self.decide()
+    }
+
+    /// Sets the slots of the built-in backend.
+    pub fn set_builtin(&mut self, granted: u32) {
+        let known = Known { models: Vec::new(), healthy: true, granted };
+        self.backends.entry(BUILTIN.to_owned()).or_default().known = known;
+    }
+
+    /// Requests in flight at each backend.
+    pub fn in_use(&self) -> impl Iterator<Item = (&str, u32, u32)> {
+        self.backends.iter().map(|(name, backend)| (name.as_str(), backend.in_use, backend.known.granted))
+    }
+
+    /// Requests that wait, by model.
+    pub fn waiting_by_model(&self) -> BTreeMap<Option<String>, u32> {
+        let mut count = BTreeMap::new();
+        for need in self.waiting.values().filter(|need| !is_builtin(need)) {
+            *count.entry(need.model.clone()).or_default() += 1;
+        }
+        count
+    }
+
+    fn decide(&mut self) -> Vec<Decided> {
+        let mut decided = Vec::new();
+        let waiting: Vec<_> = self.waiting.keys().copied().collect();
+        for key in waiting {
+            let Some(need) = self.waiting.get(&key).cloned() else { continue };
+            let answer = match self.refusal(&need) {
+                Some(refusal) => Err(refusal),
+                None => match self.take(&need) {
+                    Some(name) => Ok(name),
+                    None => continue,
+                },
+            };
+            self.waiting.remove(&key);
+            self.tickets.remove(&key.1);
+            decided.push(Decided { ticket: key.1, answer });
+        }
+        decided
+    }
+
+    fn refusal(&self, need: &Need) -> Option<Refusal> {
+        if is_builtin(need) {
+            return None;
+        }
+        let local_ai = || self.backends.iter().filter(|(name, _)| *name != BUILTIN).map(|(_, backend)| backend);
+        if local_ai().all(|backend| backend.known == Known::default()) {
+            return Some(Refusal::NeedsLocalAi);
+        }
+        let model = need.model.as_ref()?;
+        // A backend that was never probed may have it.
+        let may_have = |backend: &Backend| backend.known.models.is_empty() || backend.known.models.contains(model);
+        (!local_ai().any(may_have)).then_some(Refusal::UnknownModel)
+    }
+
+    /// Takes a slot of the best backend: one that did not fail this request, with the smallest share in use.
+    fn take(&mut self, need: &Need) -> Option<String> {
+        let best = self
+            .backends
+            .iter()
+            .filter(|(name, backend)| backend.can_take(name, need))
+            .min_by_key(|(name, backend)| {
+                let share = u64::from(backend.in_use) * 1_000_000 / u64::from(backend.known.granted.max(1));
+                (need.avoid.contains(name), share, Reverse(backend.known.granted))
+            })
+            .map(|(name, _)| name.clone())?;
+        self.backends.get_mut(&best)?.in_use += 1;
+        Some(best)
+    }
+}
+
+impl Backend {
+    fn can_take(&self, name: &str, need: &Need) -> bool {
+        let fits = if name == BUILTIN {
+            is_builtin(need)
+        } else {
+            !is_builtin(need) && need.model.as_ref().is_none_or(|model| self.known.models.contains(model))
+        };
+        fits && self.known.healthy && self.in_use < self.known.granted
+    }
+}
+
+fn is_builtin(need: &Need) -> bool {
+    match need.task.engine() {
+        Engine::BuiltIn => true,
+        Engine::Either => need.model.is_none(),
+        Engine::LocalAi => false,
+    }
+}

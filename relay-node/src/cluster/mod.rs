@@ -1,0 +1,4 @@
+//! The node's tie to the coordinator. Without one, or while it is away, the node goes on with what it has.
+
+pub mod fixed;
+pub mod link;

@@ -1,0 +1,74 @@
+//! What of a job's events a watcher gets: each durable event once and in rising order, partials only of the attempt that
+//! is known to run. Pure.
+//!
+//! Durable and revocable events come from two topics, so a partial can overtake its `started`, and an `accepted` that a
+//! gateway writes can come after the owner's `started`.
+
+use relay_protocol::{Event, EventKind};
+
+use super::route::RoutedEvent;
+
+/// The order of one watched job.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// Everything up to here was delivered, or is not wanted.
+    after_seq: u64,
+    /// Attempt whose `started` was seen.
+    attempt: Option<u32>,
+    ended: bool,
+}
+
+/// What to deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivered {
+    /// Nothing: it was delivered before, is not wanted, or comes too late.
+    Nothing,
+    /// This event.
+    One(RoutedEvent),
+    /// The receipt that should have come before, then this event.
+    Two(RoutedEvent, RoutedEvent),
+}
+
+impl Order {
+    /// Delivers what comes after `after_seq`.
+    pub fn after(after_seq: u64) -> Self {
+        let attempt = (after_seq > 1).then_some((after_seq / relay_protocol::event::EVENTS_PER_ATTEMPT) as u32);
+        Self { after_seq, attempt, ended: false }
+    }
+
+    /// The newest seq that was delivered.
+    pub fn last_seq(&self) -> u64 {
+        self.after_seq
+    }
+
+    /// Whether the terminal event was delivered.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Takes an event as it comes and says what to deliver.
+    pub fn on(&mut self, event: RoutedEvent) -> Delivered {
+        let attempt = event.attempt();
+        if !event.is_revocable() && self.attempt.is_none_or(|known| attempt > known) {
+            self.attempt = Some(attempt);
+        }
+        if self.ended || event.seq <= self.after_seq || (event.is_revocable() && self.attempt != Some(attempt)) {
+            return Delivered::Nothing;
+        }
+        let receipt = if self.after_seq == 0 && event.kind == EventKind::Started { receipt_of(&event) } else { None };
+        self.after_seq = event.seq;
+        self.ended = event.kind.is_terminal();
+        match receipt {
+            Some(receipt) => Delivered::Two(receipt, event),
+            None => Delivered::One(event),
+        }
+    }
+}
+
+/// The `accepted` event that belongs to a `started` one.
+fn receipt_of(started: &RoutedEvent) -> Option<RoutedEvent> {
+    let event: Event = serde_json::from_slice(&started.json).ok()?;
+    let receipt = Event::accepted(event.job_id, event.place?, event.traceparent);
+    let json = serde_json::to_vec(&receipt).ok()?;
+    Some(RoutedEvent { job_id: receipt.job_id, seq: receipt.seq, kind: receipt.event, json: json.into() })
+}

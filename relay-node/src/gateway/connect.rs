@@ -1,0 +1,175 @@
+//! From a TCP connection to a session: WebSocket, hello in time, identity, version.
+
+use std::time::Duration;
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use relay_protocol::hello::{self, ErrorV1, GoodbyeV1, HelloV1, WelcomeV1};
+use relay_protocol::limits::{FRAME_BYTES_MAX, TRANSFER_CHUNK_BYTES};
+use relay_protocol::{ErrorCode, JobError, SessionId, frame};
+use relay_runtime::auth::{Authenticator, Identity};
+use relay_runtime::http_error::ApiError;
+
+use super::answer::api_error;
+use super::session::{self, Opened};
+use crate::state::NodeState;
+
+/// Capabilities of this node's sessions.
+const CAPABILITIES: [&str; 2] = [hello::CAPABILITY_JOBS, hello::CAPABILITY_UPLOAD];
+/// Room of a WebSocket frame beside the largest protocol frame.
+const WS_BYTES_MAX: usize = FRAME_BYTES_MAX + TRANSFER_CHUNK_BYTES;
+
+/// `GET /v1/connect`.
+///
+/// # Errors
+/// No WebSocket request, or a wrong token in the header.
+pub async fn connect(
+    request: HttpRequest,
+    body: web::Payload,
+    node: web::Data<NodeState>,
+    auth: web::Data<Authenticator>,
+) -> Result<HttpResponse, ApiError> {
+    node.online().map_err(|error| api_error(&error))?;
+    let header = request.headers().contains_key(header::AUTHORIZATION);
+    let early = if header { Some(relay_runtime::http_auth::authenticate(&request)?) } else { None };
+    let (response, socket, stream) = actix_ws::handle(&request, body)
+        .map_err(|error| ApiError::new(ErrorCode::BadRequest, format!("a WebSocket is needed: {error}")))?;
+    let stream = stream.max_frame_size(WS_BYTES_MAX).aggregate_continuations().max_continuation_size(WS_BYTES_MAX);
+    let node = node.into_inner();
+    actix_web::rt::spawn(async move {
+        if let Some(opened) = open(&node, &auth, early, socket, stream).await {
+            session::run(node, opened).await;
+        }
+    });
+    Ok(response)
+}
+
+/// The session, once hello was said; otherwise the connection was told why and closed.
+async fn open(
+    node: &NodeState,
+    auth: &Authenticator,
+    early: Option<Identity>,
+    mut socket: actix_ws::Session,
+    mut stream: AggregatedMessageStream,
+) -> Option<Opened> {
+    let handshake = node.handshakes.begin();
+    let timeout = Duration::from_millis(node.settings.gateway.hello_timeout_ms);
+    let first = tokio::select! {
+        first = first_frame(&mut socket, &mut stream) => first,
+        () = tokio::time::sleep(timeout) => Err(Some(expected(format!("no hello came within {} ms", timeout.as_millis())))),
+        () = handshake.evicted.cancelled() => {
+            Err(Some(JobError::new(ErrorCode::TooManyHandshakes, "too many connections have not said hello: try again")))
+        }
+    };
+    drop(handshake);
+    let welcomed = first.and_then(|hello| welcome(node, auth, early, hello).map_err(Some));
+    match welcomed {
+        Ok((identity, welcome)) => {
+            let frame = frame::encode(&welcome, b"").ok()?;
+            socket.binary(frame).await.ok()?;
+            Some(Opened { identity, session_id: welcome.session_id, socket, stream })
+        }
+        Err(Some(error)) => {
+            metrics::counter!("relay_handshakes_refused_total", "code" => error.code.clone()).increment(1);
+            if let Some(online) = node.online.get() {
+                let nobody = crate::audit::Actor { tenant: "", subject: "" };
+                online.audit.denied(nobody, "session.open", &error.code);
+            }
+            refuse(socket, &error).await;
+            None
+        }
+        Err(None) => None,
+    }
+}
+
+/// The hello; `Err(None)` if the peer went away.
+async fn first_frame(
+    socket: &mut actix_ws::Session,
+    stream: &mut AggregatedMessageStream,
+) -> Result<HelloV1, Option<JobError>> {
+    loop {
+        match stream.next().await {
+            Some(Ok(AggregatedMessage::Binary(bytes))) => return hello_of(bytes).map_err(Some),
+            Some(Ok(AggregatedMessage::Text(_))) => return Err(Some(text_message())),
+            Some(Ok(AggregatedMessage::Ping(bytes))) => socket.pong(&bytes).await.map_err(|_| None)?,
+            Some(Ok(AggregatedMessage::Pong(_))) => {}
+            Some(Err(error)) => return Err(Some(JobError::new(ErrorCode::BadFrame, error.to_string()))),
+            Some(Ok(AggregatedMessage::Close(_))) | None => return Err(None),
+        }
+    }
+}
+
+fn hello_of(bytes: Bytes) -> Result<HelloV1, JobError> {
+    let bad = |error: frame::DecodeError| JobError::new(ErrorCode::BadFrame, error.to_string());
+    let frame = frame::split(bytes).map_err(bad)?;
+    if frame.kind != <HelloV1 as relay_protocol::Message>::KIND {
+        return Err(expected(format!("the first message must be hello, not kind {:#06x}", frame.kind)));
+    }
+    frame.head().map_err(bad)
+}
+
+fn welcome(
+    node: &NodeState,
+    auth: &Authenticator,
+    early: Option<Identity>,
+    hello: HelloV1,
+) -> Result<(Identity, WelcomeV1), JobError> {
+    let online = node.online()?;
+    let (version, capabilities) = hello::negotiate(&hello, &CAPABILITIES)
+        .map_err(|error| JobError::new(ErrorCode::NoCommonVersion, error.to_string()))?;
+    let identity = match early {
+        Some(identity) => identity,
+        None => auth
+            .authenticate(hello.token.as_deref())
+            .map_err(|error| JobError::new(ErrorCode::Unauthenticated, error.to_string()))?,
+    };
+    let random = u128::from(node.random.next_u64()) << 64 | u128::from(node.random.next_u64());
+    let session_id = SessionId::new(random);
+    let settings = &node.settings;
+    Ok((
+        identity,
+        WelcomeV1 {
+            version,
+            capabilities,
+            session_id,
+            resume_token: session_id.to_string(),
+            reply_partition: online.reply_partition,
+            node: node.name.clone(),
+            inline_bytes_max: settings.inputs.inline_bytes_max as u32,
+            upload_bytes_max: settings.inputs.upload_bytes_max,
+            ping_interval_ms: settings.gateway.ping_interval_ms as u32,
+            sent_at_us: node.now_us(),
+        },
+    ))
+}
+
+/// Says why and goodbye, and closes.
+async fn refuse(mut socket: actix_ws::Session, error: &JobError) {
+    let told = ErrorV1 {
+        request: 0,
+        code: error.code.clone(),
+        message: error.message.clone(),
+        retryable: error.retryable,
+        retry_after_ms: None,
+    };
+    let goodbye = GoodbyeV1 { code: error.code.clone(), message: error.message.clone() };
+    for frame in [frame::encode(&told, b""), frame::encode(&goodbye, b"")].into_iter().flatten() {
+        if socket.binary(frame).await.is_err() {
+            return;
+        }
+    }
+    // A peer that is gone needs no close.
+    drop(socket.close(Some(actix_ws::CloseCode::Policy.into())).await);
+}
+
+fn expected(message: String) -> JobError {
+    JobError::new(ErrorCode::HelloExpected, message)
+}
+
+/// The error for a text message.
+pub(super) fn text_message() -> JobError {
+    JobError::new(ErrorCode::TextMessage, "only binary messages are spoken here, one frame in each")
+}

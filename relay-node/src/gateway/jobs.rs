@@ -1,0 +1,173 @@
+//! The HTTP job API.
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use relay_protocol::event::JobStatus;
+use relay_protocol::{ErrorCode, Event, EventKind, Job, JobError, JobId, StoredObject};
+use relay_runtime::auth::{Identity, Scope};
+use relay_runtime::http_auth::Caller;
+use relay_runtime::http_error::ApiError;
+use serde_json::{Map, Value, json};
+use tokio_util::io::ReaderStream;
+
+use super::answer::api_error;
+use super::submit::{self, Cancel};
+use super::{form, sse};
+use crate::state::NodeState;
+
+/// Largest JSON body of a submit, in bytes: an inline input in base64 and the rest.
+const JSON_BYTES_MAX: usize = 1_048_576;
+
+/// Adds the job API to an app.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(web::resource("/v1/jobs").route(web::post().to(create)))
+        .service(web::resource("/v1/jobs/{id}").route(web::get().to(show)).route(web::delete().to(cancel)))
+        .service(web::resource("/v1/jobs/{id}/events").route(web::get().to(events)))
+        .service(web::resource("/v1/jobs/{id}/result").route(web::get().to(result)));
+}
+
+async fn create(
+    request: HttpRequest,
+    payload: web::Payload,
+    node: web::Data<NodeState>,
+    caller: Caller,
+) -> Result<HttpResponse, ApiError> {
+    let identity = allow(&node, &caller, Scope::JobsWrite, "jobs.submit")?;
+    let is_form = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("multipart/form-data"));
+    let (lane, mut job) = if is_form {
+        form::read(&node, &identity, &request, payload.into_inner()).await.map_err(|error| api_error(&error))?
+    } else {
+        let body = payload.to_bytes_limited(JSON_BYTES_MAX).await.map_err(|_| {
+            let message = format!("a JSON body may have {JSON_BYTES_MAX} bytes: send larger inputs as multipart/form-data");
+            api_error(&JobError::new(ErrorCode::TooLarge, message))
+        })?;
+        let body = body.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
+        read_json(&body).map_err(|error| api_error(&error))?
+    };
+    if job.traceparent.is_none() {
+        job.traceparent = traceparent_of(&request);
+    }
+    let accepted = submit::accept(&node, &lane, submit::of(&identity, job), "http").await;
+    let accepted = accepted.map_err(|error| denied(&node, &identity, "jobs.submit", &error))?;
+    Ok(HttpResponse::Accepted()
+        .insert_header((header::LOCATION, format!("/v1/jobs/{}", accepted.job_id)))
+        .json(JobStatus::of(accepted.event)))
+}
+
+fn traceparent_of(request: &HttpRequest) -> Option<String> {
+    request.headers().get("traceparent")?.to_str().ok().map(str::to_owned)
+}
+
+/// A job as JSON: its record, and the lane beside it.
+fn read_json(body: &[u8]) -> Result<(String, Job), JobError> {
+    let bad = |why: String| JobError::new(ErrorCode::BadRequest, why);
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(body).map_err(|error| bad(format!("the body is not a JSON object: {error}")))?;
+    let lane = match fields.remove("lane") {
+        None => relay_protocol::topics::DEFAULT_LANE.to_owned(),
+        Some(Value::String(lane)) => lane,
+        Some(_) => return Err(bad("lane must be text".to_owned())),
+    };
+    if let Some(task) = fields.get("task").and_then(Value::as_str)
+        && let Err(unknown) = task.parse::<relay_protocol::Task>()
+    {
+        return Err(JobError::new(ErrorCode::UnknownTask, unknown.to_string()));
+    }
+    let job = serde_json::from_value(Value::Object(fields)).map_err(|error| bad(format!("this is not a job: {error}")))?;
+    Ok((lane, job))
+}
+
+async fn show(node: web::Data<NodeState>, id: web::Path<JobId>, caller: Caller) -> Result<HttpResponse, ApiError> {
+    let identity = allow(&node, &caller, Scope::JobsRead, "jobs.status")?;
+    let last = submit::last(&node, &identity.tenant, *id).await.map_err(|error| api_error(&error))?;
+    Ok(HttpResponse::Ok().json(JobStatus::of(last)))
+}
+
+async fn cancel(node: web::Data<NodeState>, id: web::Path<JobId>, caller: Caller) -> Result<HttpResponse, ApiError> {
+    let identity = allow(&node, &caller, Scope::JobsCancel, "jobs.cancel")?;
+    match submit::cancel(&node, &identity, *id).await.map_err(|error| api_error(&error))? {
+        Cancel::Requested => {
+            Ok(HttpResponse::Accepted().json(json!({ "job_id": *id, "state": "cancel_requested" })))
+        }
+        Cancel::AlreadyEnded => {
+            Err(api_error(&JobError::new(ErrorCode::AlreadyEnded, format!("job {id} has ended already"))))
+        }
+    }
+}
+
+async fn events(
+    request: HttpRequest,
+    node: web::Data<NodeState>,
+    id: web::Path<JobId>,
+    caller: Caller,
+) -> Result<HttpResponse, ApiError> {
+    let identity = allow(&node, &caller, Scope::JobsRead, "jobs.events")?;
+    let after_seq = match request.headers().get("Last-Event-ID") {
+        None => 0,
+        Some(value) => value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+            ApiError::new(ErrorCode::BadRequest, "Last-Event-ID must be the id of an event of this job")
+        })?,
+    };
+    // A job that is not there must be a 404, not a stream that stays silent.
+    submit::past(&node, &identity.tenant, *id).await.map_err(|error| api_error(&error))?;
+    sse::stream(node.into_inner(), identity.tenant, *id, after_seq).await.map_err(|error| api_error(&error))
+}
+
+async fn result(node: web::Data<NodeState>, id: web::Path<JobId>, caller: Caller) -> Result<HttpResponse, ApiError> {
+    let identity = allow(&node, &caller, Scope::JobsRead, "jobs.result")?;
+    let stored = stored_result(&node, &identity.tenant, *id).await.map_err(|error| api_error(&error))?;
+    let unavailable = |error: &dyn std::fmt::Display| {
+        api_error(&JobError::new(ErrorCode::StoreUnavailable, format!("the result cannot be read: {error}")))
+    };
+    let online = node.online().map_err(|error| api_error(&error))?;
+    let path = online.claims.file(&stored).map_err(|error| unavailable(&error))?;
+    let file = tokio::fs::File::open(path).await.map_err(|error| unavailable(&error))?;
+    let media_type = stored.media_type.as_deref().unwrap_or("application/octet-stream").to_owned();
+    let body = actix_web::body::SizedStream::new(stored.bytes, ReaderStream::with_capacity(file, 64 * 1024));
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, media_type))
+        .insert_header(("X-Content-SHA256", stored.sha256))
+        .body(body))
+}
+
+/// Where the media lies that a completed job made.
+///
+/// # Errors
+/// [`ErrorCode::UnknownJob`], [`ErrorCode::NoResult`].
+pub async fn stored_result(node: &NodeState, tenant: &str, job_id: JobId) -> Result<StoredObject, JobError> {
+    let last: Event = submit::last(node, tenant, job_id).await?;
+    let none = |why: &str| JobError::new(ErrorCode::NoResult, format!("job {job_id} {why}"));
+    if last.event != EventKind::Completed {
+        return Err(none("has not completed"));
+    }
+    let media = last.result.as_ref().and_then(|result| result.get("media")).cloned();
+    let media = media.ok_or_else(|| none("made no media: its result is in its completed event"))?;
+    serde_json::from_value(media).map_err(|_| none("made no media that can be fetched"))
+}
+
+/// The caller, if the token allows `scope`; a denial goes to the audit trail.
+pub(super) fn allow(node: &NodeState, caller: &Caller, scope: Scope, what: &str) -> Result<Identity, ApiError> {
+    let identity = &caller.0;
+    if let Err(error) = identity.require(scope) {
+        if let Some(online) = node.online.get() {
+            let actor = crate::audit::Actor { tenant: &identity.tenant, subject: &identity.subject };
+            online.audit.denied(actor, what, "forbidden");
+        }
+        return Err(error.into());
+    }
+    Ok(identity.clone())
+}
+
+fn denied(node: &NodeState, identity: &Identity, what: &str, error: &JobError) -> ApiError {
+    if let Some(online) = node.online.get() {
+        let actor = crate::audit::Actor { tenant: &identity.tenant, subject: &identity.subject };
+        online.audit.denied(actor, what, &error.code);
+    }
+    metrics::counter!("relay_submits_refused_total", "code" => error.code.clone()).increment(1);
+    api_error(error)
+}

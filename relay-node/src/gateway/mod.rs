@@ -1,0 +1,14 @@
+//! The node's one port: sessions over WebSocket, the HTTP job API, health and metrics.
+
+pub mod answer;
+pub mod connect;
+pub mod form;
+pub mod handshakes;
+pub mod jobs;
+pub mod proxy;
+pub mod server;
+pub mod session;
+pub mod sessions;
+pub mod sse;
+pub mod submit;
+pub mod upload;

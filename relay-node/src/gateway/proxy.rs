@@ -1,0 +1,50 @@
+//! Questions about the cluster, passed on to the coordinator, so that a client needs one address only.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use relay_protocol::ErrorCode;
+use relay_runtime::auth::Scope;
+use relay_runtime::http_auth::Caller;
+use relay_runtime::http_error::ApiError;
+
+use super::jobs::allow;
+use crate::state::NodeState;
+
+/// Adds the passed-on addresses to an app.
+pub fn configure(config: &mut web::ServiceConfig) {
+    for path in ["/v1/cluster", "/v1/nodes", "/v1/backends", "/v1/sessions"] {
+        config.service(web::resource(path).route(web::get().to(cluster)));
+    }
+    config.service(web::resource("/v1/placement").route(web::get().to(placement)));
+}
+
+async fn cluster(request: HttpRequest, node: web::Data<NodeState>, caller: Caller) -> Result<HttpResponse, ApiError> {
+    let identity = allow(&node, &caller, Scope::ClusterRead, "cluster.read")?;
+    let mut path = request.path().to_owned();
+    if path == "/v1/sessions" {
+        // The coordinator knows this node, not the caller: it is told whose sessions may be shown.
+        let tenant = if identity.scopes.contains(Scope::Admin) { None } else { Some(&identity.tenant) };
+        let query: String = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(tenant.map(|tenant| ("tenant", tenant)))
+            .finish();
+        path = format!("{path}?{query}");
+    }
+    pass_on(&node, &path).await
+}
+
+/// Where a client should open its session. Every caller may ask; without a coordinator it is here.
+async fn placement(node: web::Data<NodeState>, _caller: Caller) -> Result<HttpResponse, ApiError> {
+    pass_on(&node, "/v1/placement").await
+}
+
+async fn pass_on(node: &NodeState, path: &str) -> Result<HttpResponse, ApiError> {
+    let Some(coordinator) = &node.coordinator else {
+        return Err(ApiError::new(ErrorCode::NotFound, "this node works without a coordinator"));
+    };
+    let answer = coordinator
+        .get(path)
+        .await
+        .map_err(|error| ApiError::new(ErrorCode::CoordinatorUnavailable, format!("no coordinator answers: {error}")).retry_after(1))?;
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    Ok(HttpResponse::build(status).content_type("application/json").body(answer.body))
+}

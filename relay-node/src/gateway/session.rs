@@ -1,0 +1,591 @@
+//! One client's session: its requests in, its answers and events out. One task, which owns the connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix_ws::{AggregatedMessage, AggregatedMessageStream};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use relay_protocol::hello::{ErrorV1, GoodbyeV1, PingV1, PongV1};
+use relay_protocol::job::{Hop, InlineMedia, Priority};
+use relay_protocol::limits::{SESSION_JOBS_MAX, TRANSFER_CHUNK_BYTES};
+use relay_protocol::session::{
+    AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1,
+    StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UnwatchV1, UploadBeginV1, UploadChunkV1, UploadDoneV1,
+    UploadEndV1, WatchV1,
+};
+use relay_protocol::{ErrorCode, Frame, Input, Job, JobError, JobId, Message, SessionId, frame};
+use relay_runtime::auth::{Identity, Scope};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::mpsc;
+
+use super::sessions::{SessionEntry, SessionFacts};
+use super::submit::{self, Accepted, Cancel};
+use super::upload::Uploads;
+use super::{connect, jobs};
+use crate::audit::Actor;
+use crate::events::hub::{Lagging, Sink, WatchGuard, WatchSpec};
+use crate::events::order::{Delivered, Order};
+use crate::events::route::RoutedEvent;
+use crate::state::NodeState;
+
+/// Events that may wait for one session's socket.
+const EVENTS_MAX: usize = 1_024;
+/// Events sent before the session looks at its other work again.
+const EVENTS_AT_ONCE: usize = 64;
+/// Answers of its requests that may wait for one session's socket.
+const REPLIES_MAX: usize = 64;
+
+/// A connection that said hello.
+pub struct Opened {
+    /// Who it is.
+    pub identity: Identity,
+    /// Identity of the session.
+    pub session_id: SessionId,
+    /// Way out.
+    pub socket: actix_ws::Session,
+    /// Way in.
+    pub stream: AggregatedMessageStream,
+}
+
+/// A job that this session waits for.
+struct Watched {
+    order: Order,
+    guard: Option<WatchGuard>,
+    /// Events that came before the job's receipt was sent; `None` once it was.
+    held: Option<Vec<RoutedEvent>>,
+}
+
+/// What a request's own task answers.
+enum Reply {
+    Submitted { request: u64, job_id: JobId, watch: bool, outcome: Result<Box<(Accepted, Option<WatchGuard>)>, JobError> },
+    Watching { request: u64, job_id: JobId, outcome: Result<WatchGuard, JobError> },
+    Frame(Bytes),
+    Failed { request: u64, error: JobError },
+}
+
+/// Why a session ends.
+enum End {
+    /// The peer is gone or said goodbye.
+    Gone(&'static str),
+    /// The node ends it.
+    Close(JobError),
+}
+
+struct Session {
+    node: Arc<NodeState>,
+    identity: Arc<Identity>,
+    tenant: Arc<str>,
+    id: SessionId,
+    socket: actix_ws::Session,
+    jobs: HashMap<JobId, Watched>,
+    uploads: Uploads,
+    sink: Sink,
+    replies: mpsc::Sender<Reply>,
+    entry: SessionEntry,
+    heard: Instant,
+}
+
+/// Serves the session until it ends.
+pub async fn run(node: Arc<NodeState>, opened: Opened) {
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    let (replies, answers) = mpsc::channel(REPLIES_MAX);
+    let identity = Arc::new(opened.identity);
+    let entry = node.sessions.open(SessionFacts {
+        id: opened.session_id,
+        tenant: identity.tenant.clone(),
+        subject: identity.subject.clone(),
+        opened_at_ms: node.clock.now_ms(),
+        jobs: 0.into(),
+        bytes: 0.into(),
+    });
+    let mut session = Session {
+        tenant: identity.tenant.as_str().into(),
+        identity,
+        id: opened.session_id,
+        socket: opened.socket,
+        jobs: HashMap::new(),
+        uploads: Uploads::default(),
+        sink: Sink { events: sender, lagging: Lagging::default() },
+        replies,
+        entry,
+        heard: Instant::now(),
+        node,
+    };
+    session.audit("opened", json!({}));
+    let began = Instant::now();
+    let end = session.serve(opened.stream, events, answers).await;
+    session.close(end, began.elapsed()).await;
+}
+
+impl Session {
+    async fn serve(
+        &mut self,
+        mut stream: AggregatedMessageStream,
+        mut events: mpsc::Receiver<RoutedEvent>,
+        mut answers: mpsc::Receiver<Reply>,
+    ) -> End {
+        let gateway = &self.node.settings.gateway;
+        let idle = Duration::from_millis(gateway.idle_timeout_ms);
+        let mut ping = tokio::time::interval(Duration::from_millis(gateway.ping_interval_ms.max(1)));
+        ping.tick().await;
+        let draining = self.node.draining.clone();
+        loop {
+            let step = tokio::select! {
+                message = stream.next() => self.on_message(message).await,
+                Some(event) = events.recv() => self.on_events(event, &mut events).await,
+                Some(reply) = answers.recv() => self.on_reply(reply).await,
+                _ = ping.tick() => self.on_ping(idle).await,
+                () = draining.cancelled() => {
+                    Err(End::Close(JobError::new(ErrorCode::Draining, "the node is going down: connect again and resume")))
+                }
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn on_message(&mut self, message: Option<Result<AggregatedMessage, actix_ws::ProtocolError>>) -> Result<(), End> {
+        self.heard = Instant::now();
+        match message {
+            Some(Ok(AggregatedMessage::Binary(bytes))) => {
+                self.entry.count(bytes.len());
+                let frame = frame::split(bytes)
+                    .map_err(|error| End::Close(JobError::new(ErrorCode::BadFrame, error.to_string())))?;
+                self.on_frame(frame).await
+            }
+            Some(Ok(AggregatedMessage::Text(_))) => Err(End::Close(connect::text_message())),
+            Some(Ok(AggregatedMessage::Ping(bytes))) => self.socket.pong(&bytes).await.map_err(|_| End::Gone("lost")),
+            Some(Ok(AggregatedMessage::Pong(_))) => Ok(()),
+            Some(Ok(AggregatedMessage::Close(_))) => Err(End::Gone("closed")),
+            Some(Err(error)) => Err(End::Close(JobError::new(ErrorCode::BadFrame, error.to_string()))),
+            None => Err(End::Gone("lost")),
+        }
+    }
+
+    async fn on_frame(&mut self, frame: Frame) -> Result<(), End> {
+        let result = match frame.kind {
+            SubmitV1::KIND => self.submit(head(&frame)?, frame.payload),
+            WatchV1::KIND => self.watch(head(&frame)?),
+            UnwatchV1::KIND => {
+                let unwatch: UnwatchV1 = head(&frame)?;
+                self.jobs.remove(&unwatch.job_id);
+                Ok(())
+            }
+            ResumeV1::KIND => return self.resume(head(&frame)?).await,
+            StatusV1::KIND => self.status(head(&frame)?),
+            CancelV1::KIND => self.cancel(head(&frame)?),
+            FetchV1::KIND => self.fetch(head(&frame)?),
+            UploadBeginV1::KIND | UploadChunkV1::KIND | UploadEndV1::KIND => return self.upload(frame).await,
+            PingV1::KIND => {
+                let ping: PingV1 = head(&frame)?;
+                let sent_at_us = self.node.now_us();
+                return self.send(&PongV1 { nonce: ping.nonce, ping_sent_at_us: ping.sent_at_us, sent_at_us }, b"").await;
+            }
+            GoodbyeV1::KIND => return Err(End::Gone("goodbye")),
+            // Pongs need no answer, and kinds of later versions are passed over.
+            _ => Ok(()),
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err((request, error)) => self.fail(request, &error).await,
+        }
+    }
+
+    fn allow(&self, request: u64, scope: Scope, what: &str) -> Result<(), (u64, JobError)> {
+        self.identity.require(scope).map_err(|error| {
+            if let Some(online) = self.node.online.get() {
+                online.audit.denied(self.actor(), what, ErrorCode::Forbidden.as_str());
+            }
+            (request, JobError::new(ErrorCode::Forbidden, error.to_string()))
+        })
+    }
+
+    fn submit(&mut self, submit: SubmitV1, payload: Bytes) -> Result<(), (u64, JobError)> {
+        let (request, job_id, watch) = (submit.request, submit.job_id, submit.watch);
+        self.allow(request, Scope::JobsWrite, "jobs.submit")?;
+        self.room_for(request, job_id)?;
+        let lane = submit.lane.clone();
+        let job = self.job(submit, payload).map_err(|error| (request, error))?;
+        if watch {
+            self.jobs.insert(job_id, Watched { order: Order::default(), guard: None, held: Some(Vec::new()) });
+            self.count_jobs();
+        }
+        let (node, identity, replies) = (self.node.clone(), self.identity.clone(), self.replies.clone());
+        let (tenant, sink) = (self.tenant.clone(), self.sink.clone());
+        actix_web::rt::spawn(async move {
+            let outcome = async {
+                let guard = match watch {
+                    true => {
+                        let spec = WatchSpec { job_id, tenant, fresh: true };
+                        Some(node.online()?.hub.watch(spec, sink).await.map_err(submit::log_error)?)
+                    }
+                    false => None,
+                };
+                let accepted = submit::accept(&node, &lane, submit::of(&identity, job), "session").await?;
+                Ok(Box::new((accepted, guard)))
+            };
+            let outcome = outcome.await;
+            // A session that has ended needs no answer.
+            drop(replies.send(Reply::Submitted { request, job_id, watch, outcome }).await);
+        });
+        Ok(())
+    }
+
+    fn job(&mut self, submit: SubmitV1, payload: Bytes) -> Result<Job, JobError> {
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        let input = match submit.input {
+            SubmitInputV1::Inline => Input::Inline(InlineMedia {
+                data: payload,
+                name: some(submit.name),
+                media_type: some(submit.media_type),
+            }),
+            SubmitInputV1::Upload(upload) => self.uploads.use_up(upload)?,
+            SubmitInputV1::Url(url) => Input::Url(url),
+        };
+        Ok(Job {
+            id: Some(submit.job_id),
+            tenant: String::new(),
+            subject: String::new(),
+            task: submit.task.parse().map_err(|error: relay_protocol::task::UnknownTask| {
+                JobError::new(ErrorCode::UnknownTask, error.to_string())
+            })?,
+            model: some(submit.model),
+            params: relay_protocol::record::parse_params(&submit.params)?,
+            input,
+            priority: Priority::from_wire(submit.priority).ok_or_else(|| {
+                JobError::new(ErrorCode::InvalidField, format!("there is no priority {}", submit.priority))
+            })?,
+            idempotency_key: submit.idempotency_key,
+            deadline: submit.deadline_ms,
+            not_before: submit.not_before_ms,
+            attempts_max: None,
+            attempt: 0,
+            traceparent: submit.traceparent,
+            hops: vec![Hop { hop: "client".to_owned(), at_us: submit.sent_at_us }],
+            redrive_of: None,
+        })
+    }
+
+    fn room_for(&self, request: u64, job_id: JobId) -> Result<(), (u64, JobError)> {
+        if self.jobs.len() < SESSION_JOBS_MAX || self.jobs.contains_key(&job_id) {
+            return Ok(());
+        }
+        let message = format!("a session may wait for {SESSION_JOBS_MAX} jobs at a time");
+        Err((request, JobError::new(ErrorCode::TooManyRequests, message)))
+    }
+
+    fn watch(&mut self, watch: WatchV1) -> Result<(), (u64, JobError)> {
+        let (request, job_id) = (watch.request, watch.job_id);
+        self.allow(request, Scope::JobsRead, "jobs.events")?;
+        self.room_for(request, job_id)?;
+        self.begin_watch(request, job_id, watch.after_seq, true);
+        Ok(())
+    }
+
+    /// Watches from the log; with `check`, an unknown job is an error.
+    fn begin_watch(&mut self, request: u64, job_id: JobId, after_seq: u64, check: bool) {
+        self.jobs.insert(job_id, Watched { order: Order::after(after_seq), guard: None, held: None });
+        self.count_jobs();
+        let (node, tenant, sink, replies) =
+            (self.node.clone(), self.tenant.clone(), self.sink.clone(), self.replies.clone());
+        actix_web::rt::spawn(async move {
+            let outcome = async {
+                if check {
+                    submit::past(&node, &tenant, job_id).await?;
+                }
+                let spec = WatchSpec { job_id, tenant, fresh: false };
+                node.online()?.hub.watch(spec, sink).await.map_err(submit::log_error)
+            };
+            let outcome = outcome.await;
+            drop(replies.send(Reply::Watching { request, job_id, outcome }).await);
+        });
+    }
+
+    async fn resume(&mut self, resume: ResumeV1) -> Result<(), End> {
+        if let Err((request, error)) = self.allow(resume.request, Scope::JobsRead, "jobs.events") {
+            return self.fail(request, &error).await;
+        }
+        if resume.jobs.len() > SESSION_JOBS_MAX {
+            let message = format!("a session may wait for {SESSION_JOBS_MAX} jobs at a time");
+            return self.fail(resume.request, &JobError::new(ErrorCode::TooManyRequests, message)).await;
+        }
+        self.audit("resumed", json!({ "of": resume.resume_token, "jobs": resume.jobs.len() }));
+        self.send(&ResumedV1 { request: resume.request, jobs: resume.jobs.len() as u32 }, b"").await?;
+        for (job_id, after_seq) in resume.jobs {
+            self.begin_watch(resume.request, job_id, after_seq, false);
+        }
+        Ok(())
+    }
+
+    fn status(&mut self, status: StatusV1) -> Result<(), (u64, JobError)> {
+        self.allow(status.request, Scope::JobsRead, "jobs.status")?;
+        let tenant = self.tenant.clone();
+        self.answer(status.request, move |node| async move {
+            let last = submit::last(&node, &tenant, status.job_id).await?;
+            let body = serde_json::to_vec(&relay_protocol::event::JobStatus::of(last)).unwrap_or_default();
+            encode(&StatusReplyV1 { request: status.request, job_id: status.job_id }, &body)
+        });
+        Ok(())
+    }
+
+    fn cancel(&mut self, cancel: CancelV1) -> Result<(), (u64, JobError)> {
+        self.allow(cancel.request, Scope::JobsCancel, "jobs.cancel")?;
+        let identity = self.identity.clone();
+        self.answer(cancel.request, move |node| async move {
+            let outcome = match submit::cancel(&node, &identity, cancel.job_id).await? {
+                Cancel::Requested => CancelOutcomeV1::Requested,
+                Cancel::AlreadyEnded => CancelOutcomeV1::AlreadyEnded,
+            };
+            encode(&CancelReplyV1 { request: cancel.request, job_id: cancel.job_id, outcome }, b"")
+        });
+        Ok(())
+    }
+
+    fn fetch(&mut self, fetch: FetchV1) -> Result<(), (u64, JobError)> {
+        self.allow(fetch.request, Scope::JobsRead, "jobs.result")?;
+        let (node, tenant, replies) = (self.node.clone(), self.tenant.clone(), self.replies.clone());
+        actix_web::rt::spawn(async move {
+            if let Err(error) = send_media(&node, &tenant, &fetch, &replies).await {
+                drop(replies.send(Reply::Failed { request: fetch.request, error }).await);
+            }
+        });
+        Ok(())
+    }
+
+    /// Runs a request beside the session and sends its answer.
+    fn answer<F, A>(&self, request: u64, work: F)
+    where
+        F: FnOnce(Arc<NodeState>) -> A + 'static,
+        A: Future<Output = Result<Bytes, JobError>> + 'static,
+    {
+        let (node, replies) = (self.node.clone(), self.replies.clone());
+        actix_web::rt::spawn(async move {
+            let reply = match work(node).await {
+                Ok(frame) => Reply::Frame(frame),
+                Err(error) => Reply::Failed { request, error },
+            };
+            drop(replies.send(reply).await);
+        });
+    }
+
+    async fn upload(&mut self, frame: Frame) -> Result<(), End> {
+        if let Err((request, error)) = self.allow(0, Scope::JobsWrite, "jobs.upload") {
+            return self.fail(request, &error).await;
+        }
+        match frame.kind {
+            UploadBeginV1::KIND => {
+                let begin: UploadBeginV1 = head(&frame)?;
+                let request = begin.request;
+                match self.uploads.begin(&self.node, &self.tenant, begin).await {
+                    Ok(ack) => self.send(&ack, b"").await,
+                    Err(error) => self.fail(request, &error).await,
+                }
+            }
+            UploadChunkV1::KIND => {
+                let chunk: UploadChunkV1 = head(&frame)?;
+                match self.uploads.chunk(&chunk, frame.payload).await {
+                    Ok(ack) => self.send(&ack, b"").await,
+                    Err(error) => self.fail(chunk.upload, &error).await,
+                }
+            }
+            _ => {
+                let end: UploadEndV1 = head(&frame)?;
+                match self.uploads.end(&end).await {
+                    Ok(()) => self.send(&UploadDoneV1 { upload: end.upload }, b"").await,
+                    Err(error) => self.fail(end.upload, &error).await,
+                }
+            }
+        }
+    }
+
+    async fn on_reply(&mut self, reply: Reply) -> Result<(), End> {
+        match reply {
+            Reply::Frame(frame) => self.send_frame(frame).await,
+            Reply::Failed { request, error } => self.fail(request, &error).await,
+            Reply::Watching { job_id, outcome: Ok(guard), .. } => {
+                if let Some(watched) = self.jobs.get_mut(&job_id) {
+                    watched.guard = Some(guard);
+                }
+                Ok(())
+            }
+            Reply::Watching { request, job_id, outcome: Err(error) } => {
+                self.jobs.remove(&job_id);
+                self.fail(request, &error).await
+            }
+            Reply::Submitted { request, job_id, outcome: Err(error), .. } => {
+                self.jobs.remove(&job_id);
+                if let Some(online) = self.node.online.get() {
+                    online.audit.denied(self.actor(), "jobs.submit", &error.code);
+                }
+                metrics::counter!("relay_submits_refused_total", "code" => error.code.clone()).increment(1);
+                self.fail(request, &error).await
+            }
+            Reply::Submitted { request, job_id, watch, outcome: Ok(done) } => {
+                let (accepted, guard) = *done;
+                let head = AcceptedV1 { request, job_id: accepted.job_id, at_ms: accepted.event.at };
+                self.send(&head, &accepted.json).await?;
+                let Some(watched) = self.jobs.get_mut(&job_id).filter(|_| watch) else { return Ok(()) };
+                watched.guard = guard;
+                watched.order = Order::after(accepted.event.seq);
+                for event in watched.held.take().unwrap_or_default() {
+                    self.on_event(event).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn on_events(&mut self, first: RoutedEvent, events: &mut mpsc::Receiver<RoutedEvent>) -> Result<(), End> {
+        self.on_event(first).await?;
+        for _ in 1..EVENTS_AT_ONCE {
+            let Ok(event) = events.try_recv() else { break };
+            self.on_event(event).await?;
+        }
+        for job_id in self.sink.lagging.take() {
+            if let Some(watched) = self.jobs.get(&job_id) {
+                let after_seq = watched.order.last_seq();
+                metrics::counter!("relay_watches_lagging_total").increment(1);
+                self.begin_watch(0, job_id, after_seq, false);
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_event(&mut self, event: RoutedEvent) -> Result<(), End> {
+        let Some(watched) = self.jobs.get_mut(&event.job_id) else { return Ok(()) };
+        if let Some(held) = &mut watched.held {
+            held.push(event);
+            return Ok(());
+        }
+        let delivered = watched.order.on(event);
+        let (job_id, ended) = match &delivered {
+            Delivered::Nothing => return Ok(()),
+            Delivered::One(event) | Delivered::Two(_, event) => (event.job_id, event.kind.is_terminal()),
+        };
+        if ended {
+            self.jobs.remove(&job_id);
+            self.count_jobs();
+        }
+        match delivered {
+            Delivered::Nothing => Ok(()),
+            Delivered::One(event) => self.send_event(&event).await,
+            Delivered::Two(receipt, event) => {
+                self.send_event(&receipt).await?;
+                self.send_event(&event).await
+            }
+        }
+    }
+
+    async fn send_event(&mut self, event: &RoutedEvent) -> Result<(), End> {
+        let head = EventV1 {
+            job_id: event.job_id,
+            seq: event.seq,
+            terminal: event.kind.is_terminal(),
+            sent_at_us: self.node.now_us(),
+        };
+        self.send(&head, &event.json).await
+    }
+
+    async fn on_ping(&mut self, idle: Duration) -> Result<(), End> {
+        if self.heard.elapsed() >= idle {
+            let message = format!("nothing was heard for {} ms", idle.as_millis());
+            return Err(End::Close(JobError::new(ErrorCode::HelloExpected, message)));
+        }
+        let nonce = self.node.random.next_u64();
+        self.send(&PingV1 { nonce, sent_at_us: self.node.now_us() }, b"").await
+    }
+
+    async fn send<M: Message>(&mut self, message: &M, payload: &[u8]) -> Result<(), End> {
+        self.send_frame(encode(message, payload).map_err(End::Close)?).await
+    }
+
+    async fn send_frame(&mut self, frame: Bytes) -> Result<(), End> {
+        self.entry.count(frame.len());
+        let idle = Duration::from_millis(self.node.settings.gateway.idle_timeout_ms);
+        match tokio::time::timeout(idle, self.socket.binary(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone("lost")),
+            Err(_) => Err(End::Gone("too_slow")),
+        }
+    }
+
+    async fn fail(&mut self, request: u64, error: &JobError) -> Result<(), End> {
+        let told = ErrorV1 {
+            request,
+            code: error.code.clone(),
+            message: error.message.clone(),
+            retryable: error.retryable,
+            retry_after_ms: None,
+        };
+        self.send(&told, b"").await
+    }
+
+    async fn close(mut self, end: End, lasted: Duration) {
+        self.uploads.abort_all().await;
+        let reason = match &end {
+            End::Gone(reason) => (*reason).to_owned(),
+            End::Close(error) => error.code.clone(),
+        };
+        if let End::Close(error) = &end {
+            // The peer may be gone already; it is told if it is not.
+            drop(self.fail(0, error).await);
+            let goodbye = GoodbyeV1 { code: error.code.clone(), message: error.message.clone() };
+            drop(self.send(&goodbye, b"").await);
+        }
+        let bytes = self.entry.facts.bytes.load(Ordering::Relaxed);
+        self.audit("closed", json!({ "reason": reason, "duration_ms": lasted.as_millis() as u64, "bytes": bytes }));
+        drop(self.socket.close(None).await);
+    }
+
+    fn actor(&self) -> Actor<'_> {
+        Actor { tenant: &self.identity.tenant, subject: &self.identity.subject }
+    }
+
+    fn audit(&self, happened: &str, detail: serde_json::Value) {
+        if let Some(online) = self.node.online.get() {
+            online.audit.session(happened, self.actor(), self.id, detail);
+        }
+    }
+
+    fn count_jobs(&self) {
+        self.entry.facts.jobs.store(self.jobs.len() as u32, Ordering::Relaxed);
+    }
+}
+
+fn head<M: Message>(frame: &Frame) -> Result<M, End> {
+    frame.head().map_err(|error| End::Close(JobError::new(ErrorCode::BadFrame, error.to_string())))
+}
+
+fn encode<M: Message>(message: &M, payload: &[u8]) -> Result<Bytes, JobError> {
+    frame::encode(message, payload).map_err(|error| JobError::new(ErrorCode::Internal, error.to_string()))
+}
+
+/// Sends the media of a completed job, chunk by chunk, as fast as the session takes them.
+async fn send_media(
+    node: &NodeState,
+    tenant: &str,
+    fetch: &FetchV1,
+    replies: &mpsc::Sender<Reply>,
+) -> Result<(), JobError> {
+    let stored = jobs::stored_result(node, tenant, fetch.job_id).await?;
+    let unavailable = |error: &dyn std::fmt::Display| JobError::new(ErrorCode::StoreUnavailable, error.to_string());
+    let path = node.online()?.claims.file(&stored).map_err(|error| unavailable(&error))?;
+    let mut file = tokio::fs::File::open(path).await.map_err(|error| unavailable(&error))?;
+    file.seek(std::io::SeekFrom::Start(fetch.offset)).await.map_err(|error| unavailable(&error))?;
+    let (mut offset, mut chunk) = (fetch.offset, vec![0; TRANSFER_CHUNK_BYTES]);
+    loop {
+        let read = file.read(&mut chunk).await.map_err(|error| unavailable(&error))?;
+        let last = read == 0 || offset + read as u64 >= stored.bytes;
+        let head = FetchChunkV1 { request: fetch.request, offset, total: stored.bytes, last };
+        let frame = encode(&head, &chunk[..read])?;
+        if replies.send(Reply::Frame(frame)).await.is_err() || last {
+            return Ok(());
+        }
+        offset += read as u64;
+    }
+}

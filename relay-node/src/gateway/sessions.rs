@@ -1,0 +1,121 @@
+//! The node's open sessions, for load figures and display.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use relay_protocol::SessionId;
+use relay_protocol::cluster::SessionInfo;
+
+/// The open sessions. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sessions(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    open: Mutex<HashMap<SessionId, Arc<SessionFacts>>>,
+    bytes: AtomicU64,
+    measured: Mutex<(Instant, u64, u64)>,
+}
+
+/// What is shown of one session.
+#[derive(Debug)]
+pub struct SessionFacts {
+    /// Identity of the session.
+    pub id: SessionId,
+    /// Whose.
+    pub tenant: String,
+    /// Who.
+    pub subject: String,
+    /// Milliseconds since the Unix epoch.
+    pub opened_at_ms: u64,
+    /// Jobs that it watches.
+    pub jobs: AtomicU32,
+    /// Bytes in and out so far.
+    pub bytes: AtomicU64,
+}
+
+/// Lists the session until it is dropped.
+#[derive(Debug)]
+pub struct SessionEntry {
+    sessions: Sessions,
+    /// What is shown.
+    pub facts: Arc<SessionFacts>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        let measured = Mutex::new((Instant::now(), 0, 0));
+        Self(Arc::new(Inner { open: Mutex::default(), bytes: AtomicU64::new(0), measured }))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sessions {
+    /// Lists a session.
+    pub fn open(&self, facts: SessionFacts) -> SessionEntry {
+        let facts = Arc::new(facts);
+        lock(&self.0.open).insert(facts.id, facts.clone());
+        metrics::gauge!("relay_sessions").increment(1.0);
+        SessionEntry { sessions: self.clone(), facts }
+    }
+
+    /// Open sessions.
+    pub fn len(&self) -> usize {
+        lock(&self.0.open).len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// At most `limit` of them.
+    pub fn list(&self, limit: usize) -> Vec<SessionInfo> {
+        let open = lock(&self.0.open);
+        open.values()
+            .take(limit)
+            .map(|facts| SessionInfo {
+                session_id: facts.id,
+                tenant: facts.tenant.clone(),
+                subject: facts.subject.clone(),
+                node: String::new(),
+                jobs: facts.jobs.load(Ordering::Relaxed),
+                opened_at_ms: facts.opened_at_ms,
+            })
+            .collect()
+    }
+
+    /// Bytes per second since this was asked last.
+    pub fn bytes_per_s(&self) -> u64 {
+        let total = self.0.bytes.load(Ordering::Relaxed);
+        let mut measured = lock(&self.0.measured);
+        let (since, before, rate) = *measured;
+        let elapsed = since.elapsed().as_secs_f64();
+        if elapsed < 0.1 {
+            return rate;
+        }
+        let rate = (total.saturating_sub(before) as f64 / elapsed) as u64;
+        *measured = (Instant::now(), total, rate);
+        rate
+    }
+}
+
+impl SessionEntry {
+    /// Counts bytes in or out.
+    pub fn count(&self, bytes: usize) {
+        self.facts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.sessions.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for SessionEntry {
+    fn drop(&mut self) {
+        lock(&self.sessions.0.open).remove(&self.facts.id);
+        metrics::gauge!("relay_sessions").decrement(1.0);
+    }
+}

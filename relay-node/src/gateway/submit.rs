@@ -1,0 +1,199 @@
+//! The one way in: whatever the door, a job is checked, written to its lane and receipted here. And the way back: its
+//! past, and the request to cancel it.
+
+use bytes::Bytes;
+use relay_log::port::{LogError, NewRecord, TopicPartition};
+use relay_protocol::event::Place;
+use relay_protocol::job::Hop;
+use relay_protocol::record::{CancelRequest, ControlRecord, HEADER_GATEWAY, HEADER_TRACEPARENT, encode_job};
+use relay_protocol::{ErrorCode, Event, Input, Job, JobError, JobId, partition, topics};
+use relay_runtime::auth::Identity;
+
+use crate::audit::Actor;
+use crate::events::find::CLOCK_SKEW_MS_MAX;
+use crate::events::route::RoutedEvent;
+use crate::state::{NodeState, Online};
+
+/// A durable job's receipt.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// Identity of the job.
+    pub job_id: JobId,
+    /// The `accepted` event.
+    pub event: Event,
+    /// The same as JSON.
+    pub json: Bytes,
+}
+
+/// A job of this identity: whatever the caller wrote there, tenant and subject are those of the token.
+pub fn of(identity: &Identity, mut job: Job) -> Job {
+    job.tenant = identity.tenant.clone();
+    job.subject = identity.subject.clone();
+    job.attempt = 0;
+    job.redrive_of = None;
+    job
+}
+
+/// Makes `job` durable in `lane` and returns its receipt.
+///
+/// # Errors
+/// A broken rule, with its stable code; [`ErrorCode::LogUnavailable`] if it could not be written, in which case it may
+/// or may not run.
+pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static str) -> Result<Accepted, JobError> {
+    let online = node.online()?;
+    let now_ms = node.clock.now_ms();
+    let job_id = match job.id {
+        Some(id) => id,
+        None => JobId::new(now_ms, online.reply_partition, node.random.next_u64()),
+    };
+    job.id = Some(job_id);
+    job.hops.push(Hop { hop: "gateway".to_owned(), at_us: now_ms * 1_000 });
+    check(node, online, &job, job_id, now_ms)?;
+    let partitions = *online.lanes.get(lane).ok_or_else(|| {
+        let known = online.lanes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        JobError::new(ErrorCode::UnknownLane, format!("there is no lane {lane:?}; known are: {known}"))
+    })?;
+    let key = partition::job_key(&job.tenant, job.idempotency_key.as_deref(), job_id);
+    let at = TopicPartition::new(topics::jobs(lane), partition::of_key(key.as_bytes(), partitions));
+    let record = record(node, &job, key, at.clone(), now_ms)?;
+    let offsets = online.log.append(vec![record]).await.map_err(log_error)?;
+    let offset = offsets.first().copied().unwrap_or_default();
+    let place = Place { lane: lane.to_owned(), partition: at.partition, offset, accepted_at: now_ms };
+    Ok(receipt(online, &job, job_id, place, way_in))
+}
+
+fn check(node: &NodeState, online: &Online, job: &Job, job_id: JobId, now_ms: u64) -> Result<(), JobError> {
+    job.check()?;
+    if job_id.made_at_ms().is_some_and(|made| made > now_ms + CLOCK_SKEW_MS_MAX) {
+        let message = "the job id was made in the future: set the client's clock";
+        return Err(JobError::new(ErrorCode::InvalidField, message));
+    }
+    if job.deadline.is_some_and(|deadline| deadline <= now_ms) {
+        return Err(JobError::new(ErrorCode::DeadlineExceeded, "the deadline has passed already"));
+    }
+    match &job.input {
+        Input::Url(url) => _ = online.urls.check(url)?,
+        Input::Object(object) if !object.path.starts_with(&uploads_of(&job.tenant)) => {
+            let message = "an object can only be used by the tenant that uploaded it";
+            return Err(JobError::new(ErrorCode::UnknownUpload, message));
+        }
+        Input::Inline(media) if media.data.len() > node.settings.inputs.inline_bytes_max => {
+            let limit = node.settings.inputs.inline_bytes_max;
+            let message = format!("an inline input may have {limit} bytes: upload it instead");
+            return Err(JobError::new(ErrorCode::TooLarge, message));
+        }
+        _ => {}
+    }
+    node.pool.check(job.task, job.model.as_deref()).map_err(|error| error.to_job_error())
+}
+
+/// Where a tenant's uploads lie in the object store.
+pub fn uploads_of(tenant: &str) -> String {
+    // Hex keeps every tenant to one path segment, whatever its name holds.
+    format!("uploads/{}/", hex::encode(tenant))
+}
+
+fn record(node: &NodeState, job: &Job, key: String, to: TopicPartition, now_ms: u64) -> Result<NewRecord, JobError> {
+    let value =
+        encode_job(job).map_err(|error| JobError::new(ErrorCode::TooLarge, format!("the job is too large: {error}")))?;
+    let mut headers = vec![(HEADER_GATEWAY.to_owned(), Bytes::copy_from_slice(node.name.as_bytes()))];
+    if let Some(traceparent) = &job.traceparent {
+        headers.push((HEADER_TRACEPARENT.to_owned(), Bytes::copy_from_slice(traceparent.as_bytes())));
+    }
+    Ok(NewRecord { to, key: Some(Bytes::from(key)), value: Some(value), headers, timestamp_ms: now_ms })
+}
+
+/// Writes the receipt beside the way: the job is durable already, and its `started` event names the place too.
+fn receipt(online: &Online, job: &Job, job_id: JobId, place: Place, way_in: &'static str) -> Accepted {
+    let actor = Actor { tenant: &job.tenant, subject: &job.subject };
+    let detail = serde_json::json!({ "task": job.task, "lane": place.lane, "way_in": way_in });
+    online.audit.accepted(actor, job_id, job.traceparent.as_deref(), detail);
+    let event = Event::accepted(job_id, place, job.traceparent.clone());
+    let record = online.hub.records().record(&job.tenant, &event);
+    let json = record.value.clone().unwrap_or_default();
+    let log = online.log.clone();
+    tokio::spawn(async move {
+        if let Err(error) = log.append(vec![record]).await {
+            tracing::warn!(%error, %job_id, "an accepted event was not written");
+        }
+    });
+    metrics::counter!("relay_jobs_accepted_total", "task" => job.task.name(), "way_in" => way_in).increment(1);
+    Accepted { job_id, event, json }
+}
+
+/// A job's durable events so far.
+///
+/// # Errors
+/// [`ErrorCode::UnknownJob`] if the tenant has no such job (any more).
+pub async fn past(node: &NodeState, tenant: &str, job_id: JobId) -> Result<Vec<RoutedEvent>, JobError> {
+    let past = node.online()?.hub.past(job_id, tenant).await.map_err(log_error)?;
+    if past.is_empty() {
+        return Err(JobError::new(ErrorCode::UnknownJob, format!("there is no job {job_id}")));
+    }
+    Ok(past)
+}
+
+/// The newest of a job's durable events.
+///
+/// # Errors
+/// As [`past`].
+pub async fn last(node: &NodeState, tenant: &str, job_id: JobId) -> Result<Event, JobError> {
+    let past = past(node, tenant, job_id).await?;
+    let last = past.last().ok_or_else(|| JobError::new(ErrorCode::UnknownJob, format!("there is no job {job_id}")))?;
+    parse(last)
+}
+
+fn parse(event: &RoutedEvent) -> Result<Event, JobError> {
+    serde_json::from_slice(&event.json)
+        .map_err(|error| JobError::new(ErrorCode::Internal, format!("an event cannot be read: {error}")))
+}
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It is durable.
+    Requested,
+    /// The job had ended.
+    AlreadyEnded,
+}
+
+/// Asks the job's owner to cancel it; durable when this returns.
+///
+/// # Errors
+/// [`ErrorCode::UnknownJob`], [`ErrorCode::LogUnavailable`].
+pub async fn cancel(node: &NodeState, identity: &Identity, job_id: JobId) -> Result<Cancel, JobError> {
+    let online = node.online()?;
+    let past = past(node, &identity.tenant, job_id).await?;
+    if past.iter().any(|event| event.kind.is_terminal()) {
+        return Ok(Cancel::AlreadyEnded);
+    }
+    let place = past.iter().find_map(|event| parse(event).ok()?.place);
+    let place = place.ok_or_else(|| JobError::new(ErrorCode::UnknownJob, format!("job {job_id} has no place")))?;
+    let now_ms = node.clock.now_ms();
+    let request = ControlRecord::Cancel(CancelRequest {
+        job_id,
+        tenant: identity.tenant.clone(),
+        subject: identity.subject.clone(),
+        at: now_ms,
+    });
+    let record = NewRecord {
+        to: TopicPartition::new(topics::control(&place.lane), place.partition),
+        key: Some(Bytes::from(job_id.to_string())),
+        value: serde_json::to_vec(&request).ok().map(Bytes::from),
+        headers: Vec::new(),
+        timestamp_ms: now_ms,
+    };
+    online.log.append(vec![record]).await.map_err(log_error)?;
+    let actor = Actor { tenant: &identity.tenant, subject: &identity.subject };
+    online.audit.cancel_requested(actor, job_id);
+    Ok(Cancel::Requested)
+}
+
+/// The error for a log that did not do what it was asked.
+pub fn log_error(error: LogError) -> JobError {
+    let code = match &error {
+        LogError::TooLarge { .. } => ErrorCode::TooLarge,
+        _ => ErrorCode::LogUnavailable,
+    };
+    JobError::new(code, format!("{error}: try again later"))
+}

@@ -1,0 +1,422 @@
+//! What a node does with its share of a lane: which jobs run, what is committed, when a partition is given up. Pure: it
+//! takes what happened and answers with what to do; time is passed in.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use relay_log::port::{Assignment, CommitOffset, Committed, TopicPartition};
+use relay_protocol::JobId;
+use relay_protocol::record::ControlRecord;
+
+use super::room::{Room, Waiting};
+use super::tracker::{Delivery, Progress, Tracker};
+use crate::job::delivered::Delivered;
+
+/// Requests to cancel that a partition remembers for jobs that it has not read yet; the oldest are forgotten first.
+const CANCELS_MAX: usize = 10_000;
+
+/// Bounds of a lane on one node.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneLimits {
+    /// Jobs that run at a time.
+    pub running_max: usize,
+    /// Jobs that are read ahead and wait.
+    pub waiting_max: usize,
+}
+
+/// Names a delivered job: partition and offset.
+pub type Key = (u32, u64);
+
+/// What to do.
+#[derive(Debug)]
+pub enum Effect<P> {
+    /// Begin to run this job.
+    Run(Box<Delivered>),
+    /// End this job, which never ran, as cancelled.
+    EndCancelled(Box<Delivered>),
+    /// End this job, which never ran, as expired.
+    EndExpired(Box<Delivered>),
+    /// Tell the run of this job that it is cancelled; it ends in its own time.
+    Cancel(Key),
+    /// Drop the run of this job: it is somebody else's now.
+    Abandon(Key),
+    /// Commit; answered by [`Core::committed`] or [`Core::not_committed`]. One at a time.
+    Commit(Batch<P>),
+    /// Stop or go on reading a partition.
+    Pause(u32, bool),
+    /// The partition is settled: let the rebalance have it.
+    Release(u32),
+}
+
+/// What is committed together.
+#[derive(Debug)]
+pub struct Batch<P> {
+    /// The jobs that end: place, epoch, and what goes with it.
+    pub jobs: Vec<(Key, u64, P)>,
+    /// Where the group stands after it.
+    pub offsets: Vec<CommitOffset>,
+}
+
+#[derive(Debug)]
+struct Partition {
+    at: TopicPartition,
+    epoch: u64,
+    tracker: Tracker,
+    /// Read before the control topic was; they wait for it.
+    held: Option<VecDeque<Delivered>>,
+    /// Highest attempt that an earlier owner began, by offset.
+    attempts: HashMap<u64, u32>,
+    cancels: Cancels,
+    paused: bool,
+    revoking: bool,
+}
+
+/// A node's share of one lane. `P` is what is committed with a job's end.
+#[derive(Debug)]
+pub struct Core<P> {
+    limits: LaneLimits,
+    partitions: BTreeMap<u32, Partition>,
+    room: Room<Delivered>,
+    running: HashMap<Key, JobId>,
+    running_jobs: HashMap<JobId, (Key, String)>,
+    finished: Vec<(Key, u64, P)>,
+    committing: bool,
+    in_commit: HashSet<u32>,
+    draining: bool,
+}
+
+impl<P> Core<P> {
+    /// A share without partitions.
+    pub fn new(limits: LaneLimits) -> Self {
+        Self {
+            limits,
+            partitions: BTreeMap::new(),
+            room: Room::default(),
+            running: HashMap::new(),
+            running_jobs: HashMap::new(),
+            finished: Vec::new(),
+            committing: false,
+            in_commit: HashSet::new(),
+            draining: false,
+        }
+    }
+
+    /// Jobs that run.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Jobs that wait.
+    pub fn waiting(&self) -> usize {
+        self.room.len() + self.partitions.values().filter_map(|one| one.held.as_ref()).map(VecDeque::len).sum::<usize>()
+    }
+
+    /// Partitions that are this node's.
+    pub fn partitions(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.partitions.iter().map(|(number, partition)| (*number, partition.epoch))
+    }
+
+    /// Nothing runs, nothing waits to be committed.
+    pub fn is_settled(&self) -> bool {
+        self.running.is_empty() && self.finished.is_empty() && !self.committing
+    }
+
+    /// A partition is this node's now. Its jobs wait until [`Core::control_read`]; returns since when (milliseconds since
+    /// the Unix epoch) the control topic must be read, `None` for from its start.
+    pub fn assigned(&mut self, assignment: Assignment) -> Option<u64> {
+        let tracker = Tracker::new(assignment.committed.as_ref(), assignment.next);
+        let since = Some(tracker.inherited().oldest_ms).filter(|ms| *ms > 0);
+        let number = assignment.at.partition;
+        let partition = Partition {
+            at: assignment.at,
+            epoch: assignment.epoch,
+            tracker,
+            held: Some(VecDeque::new()),
+            attempts: HashMap::new(),
+            cancels: Cancels::default(),
+            paused: false,
+            revoking: false,
+        };
+        self.partitions.insert(number, partition);
+        since
+    }
+
+    /// A record of a partition's control topic.
+    pub fn control(&mut self, partition: u32, record: ControlRecord) -> Vec<Effect<P>> {
+        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
+        match record {
+            // Once the topic was read, new attempts are our own.
+            ControlRecord::Started(started) if owned.held.is_some() => {
+                for job in started.jobs {
+                    let highest = owned.attempts.entry(job.offset).or_default();
+                    *highest = job.attempt.max(*highest);
+                }
+                Vec::new()
+            }
+            ControlRecord::Started(_) => Vec::new(),
+            ControlRecord::Cancel(request) => {
+                let job_id = request.job_id;
+                owned.cancels.add(job_id, request.tenant);
+                self.cancel(partition, job_id)
+            }
+        }
+    }
+
+    fn cancel(&mut self, partition: u32, job_id: JobId) -> Vec<Effect<P>> {
+        let Some(owned) = self.partitions.get(&partition) else { return Vec::new() };
+        match self.running_jobs.get(&job_id) {
+            Some((key, tenant)) if key.0 == partition && owned.cancels.has(job_id, tenant) => {
+                return vec![Effect::Cancel(*key)];
+            }
+            _ => {}
+        }
+        match self.room.get(job_id) {
+            Some(job) if job.at.partition == partition && owned.cancels.has(job_id, &job.job.tenant) => {
+                self.room.remove(job_id).map(|job| Effect::EndCancelled(Box::new(job))).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The control topic of a partition was read to its end: its jobs may run.
+    pub fn control_read(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
+        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
+        let held = owned.held.take().unwrap_or_default();
+        let mut effects: Vec<_> = held.into_iter().filter_map(|job| self.admit(job, now_ms)).collect();
+        if let Some(owned) = self.partitions.get_mut(&partition) {
+            owned.attempts = HashMap::new();
+        }
+        effects.extend(self.go_on(now_ms));
+        effects
+    }
+
+    /// A record of a partition came. `false`: it was finished before, or the partition is not ours under that epoch.
+    pub fn read(&mut self, at: Key, epoch: u64, since_ms: u64) -> bool {
+        match self.partitions.get_mut(&at.0) {
+            Some(owned) if owned.epoch == epoch && !owned.revoking => {
+                owned.tracker.deliver(at.1, since_ms) == Delivery::New
+            }
+            _ => false,
+        }
+    }
+
+    /// A record that [`Core::read`] wanted is a job.
+    pub fn job(&mut self, job: Delivered, now_ms: u64) -> Vec<Effect<P>> {
+        let Some(owned) = self.partitions.get_mut(&job.at.partition) else { return Vec::new() };
+        let mut effects = Vec::new();
+        match &mut owned.held {
+            Some(held) => held.push_back(job),
+            None => effects.extend(self.admit(job, now_ms)),
+        }
+        effects.extend(self.go_on(now_ms));
+        effects
+    }
+
+    fn admit(&mut self, mut job: Delivered, now_ms: u64) -> Option<Effect<P>> {
+        let owned = self.partitions.get(&job.at.partition)?;
+        if let Some(attempts) = owned.attempts.get(&job.place.offset) {
+            job.attempts_before = job.attempts_before.max(*attempts);
+        }
+        if owned.cancels.has(job.job_id, &job.job.tenant) {
+            return Some(Effect::EndCancelled(Box::new(job)));
+        }
+        self.room.push(now_ms, job);
+        None
+    }
+
+    /// A job (or a record that is none) ended, with what is to be committed for it.
+    pub fn finished(&mut self, at: Key, epoch: u64, payload: P, now_ms: u64) -> Vec<Effect<P>> {
+        if let Some(job_id) = self.running.remove(&at)
+            && self.running_jobs.get(&job_id).is_some_and(|(key, _)| *key == at)
+        {
+            self.running_jobs.remove(&job_id);
+        }
+        if self.partitions.get(&at.0).is_some_and(|owned| owned.epoch == epoch) {
+            self.finished.push((at, epoch, payload));
+        }
+        let mut effects = self.go_on(now_ms);
+        effects.extend(self.settle());
+        effects
+    }
+
+    /// The batch was committed.
+    pub fn committed(&mut self, offsets: &[CommitOffset], now_ms: u64) -> Vec<Effect<P>> {
+        self.committing = false;
+        self.in_commit.clear();
+        for offset in offsets {
+            match self.partitions.get_mut(&offset.at.partition) {
+                Some(owned) if owned.epoch == offset.epoch => owned.tracker.committed(offset.next),
+                _ => {}
+            }
+        }
+        let mut effects = self.go_on(now_ms);
+        effects.extend(self.settle());
+        effects
+    }
+
+    /// The batch was not committed; what of it is still ours is tried again with the next.
+    pub fn not_committed(&mut self, batch: Batch<P>, now_ms: u64) -> Vec<Effect<P>> {
+        self.committing = false;
+        self.in_commit.clear();
+        let partitions = &self.partitions;
+        let ours = |(at, epoch, _): &(Key, u64, P)| partitions.get(&at.0).is_some_and(|owned| owned.epoch == *epoch);
+        let mut again: Vec<_> = batch.jobs.into_iter().filter(ours).collect();
+        again.append(&mut self.finished);
+        self.finished = again;
+        let mut effects = self.go_on(now_ms);
+        effects.extend(self.settle());
+        effects
+    }
+
+    /// Whether a batch of unknown fate happened, by what the group has committed since.
+    pub fn was_committed(batch: &Batch<P>, committed: &HashMap<u32, Committed>) -> bool {
+        batch.jobs.iter().all(|((partition, offset), _, _)| {
+            committed.get(partition).is_some_and(|found| Progress::unpack(found).is_finished(*offset))
+        })
+    }
+
+    /// The next commit, if there is something to commit and none is under way.
+    pub fn settle(&mut self) -> Vec<Effect<P>> {
+        let mut effects = Vec::new();
+        if !self.committing && !self.finished.is_empty() {
+            let jobs = std::mem::take(&mut self.finished);
+            for ((partition, offset), _, _) in &jobs {
+                self.in_commit.insert(*partition);
+                if let Some(owned) = self.partitions.get_mut(partition) {
+                    owned.tracker.finish(*offset);
+                }
+            }
+            let offsets = self.in_commit.iter().filter_map(|number| self.offset(*number)).collect();
+            self.committing = true;
+            effects.push(Effect::Commit(Batch { jobs, offsets }));
+        }
+        effects.extend(self.releases());
+        effects
+    }
+
+    fn offset(&self, number: u32) -> Option<CommitOffset> {
+        let owned = self.partitions.get(&number)?;
+        let progress = owned.tracker.proposal();
+        Some(CommitOffset { at: owned.at.clone(), epoch: owned.epoch, next: progress.next, metadata: progress.pack() })
+    }
+
+    /// A rebalance takes these partitions: their waiting jobs go back, their running ones may still end.
+    pub fn revoking(&mut self, partitions: &[u32]) -> Vec<Effect<P>> {
+        for number in partitions {
+            self.room.drop_partition(*number);
+            if let Some(owned) = self.partitions.get_mut(number) {
+                owned.revoking = true;
+                owned.held = None;
+            }
+        }
+        let mut effects = self.settle();
+        // What was never ours, or is already settled, must not hold the rebalance up.
+        effects.extend(partitions.iter().filter(|number| !self.partitions.contains_key(number)).map(|n| Effect::Release(*n)));
+        effects
+    }
+
+    /// The time for that is over: drop what still runs of the partitions being revoked.
+    pub fn revoke_now(&mut self) -> Vec<Effect<P>> {
+        let revoking: Vec<u32> = self.partitions.iter().filter(|(_, one)| one.revoking).map(|(n, _)| *n).collect();
+        let mut effects: Vec<_> = revoking.into_iter().flat_map(|number| self.abandon(number)).collect();
+        effects.extend(self.settle());
+        effects
+    }
+
+    /// These partitions were lost: nothing can be committed for them.
+    pub fn lost(&mut self, partitions: &[u32]) -> Vec<Effect<P>> {
+        let mut effects = Vec::new();
+        for number in partitions {
+            effects.extend(self.abandon(*number));
+            self.room.drop_partition(*number);
+            self.finished.retain(|(at, _, _)| at.0 != *number);
+            self.partitions.remove(number);
+        }
+        effects
+    }
+
+    fn abandon(&mut self, number: u32) -> Vec<Effect<P>> {
+        let keys: Vec<Key> = self.running.keys().filter(|key| key.0 == number).copied().collect();
+        for key in &keys {
+            if let Some(job_id) = self.running.remove(key) {
+                self.running_jobs.remove(&job_id);
+            }
+        }
+        keys.into_iter().map(Effect::Abandon).collect()
+    }
+
+    fn releases(&mut self) -> Vec<Effect<P>> {
+        let busy: HashSet<u32> =
+            self.running.keys().map(|key| key.0).chain(self.finished.iter().map(|(at, _, _)| at.0)).collect();
+        let in_commit = if self.committing { self.in_commit.clone() } else { HashSet::new() };
+        let settled: Vec<u32> = self
+            .partitions
+            .iter()
+            .filter(|(number, owned)| owned.revoking && !busy.contains(number) && !in_commit.contains(number))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in &settled {
+            self.partitions.remove(number);
+        }
+        settled.into_iter().map(Effect::Release).collect()
+    }
+
+    /// Starts no more jobs.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Time has passed: deadlines, `not_before`.
+    pub fn tick(&mut self, now_ms: u64) -> Vec<Effect<P>> {
+        let expired = self.room.take_expired(now_ms);
+        let mut effects: Vec<_> = expired.into_iter().map(|job| Effect::EndExpired(Box::new(job))).collect();
+        effects.extend(self.go_on(now_ms));
+        effects
+    }
+
+    /// Starts what may start, and stops or goes on reading.
+    fn go_on(&mut self, now_ms: u64) -> Vec<Effect<P>> {
+        let mut effects = Vec::new();
+        while !self.draining && self.running.len() < self.limits.running_max {
+            let Some(job) = self.room.pop(now_ms) else { break };
+            let key = (job.at.partition, job.place.offset);
+            self.running.insert(key, job.job_id());
+            self.running_jobs.insert(job.job_id(), (key, job.job.tenant.clone()));
+            effects.push(Effect::Run(Box::new(job)));
+        }
+        let waiting = self.waiting();
+        // Reading goes on only when half of the room is free, so that it does not stop and go with each job.
+        let (full, half_full) = (waiting >= self.limits.waiting_max, waiting > self.limits.waiting_max / 2);
+        for (number, owned) in &mut self.partitions {
+            let pause = full || (owned.paused && half_full) || !owned.tracker.has_room();
+            if pause != owned.paused {
+                owned.paused = pause;
+                effects.push(Effect::Pause(*number, pause));
+            }
+        }
+        effects
+    }
+}
+
+/// Requests to cancel, also for jobs that were not read yet.
+#[derive(Debug, Default)]
+struct Cancels {
+    tenants: HashMap<JobId, String>,
+    order: VecDeque<JobId>,
+}
+
+impl Cancels {
+    fn add(&mut self, job_id: JobId, tenant: String) {
+        if self.tenants.insert(job_id, tenant).is_none() {
+            self.order.push_back(job_id);
+        }
+        if self.order.len() > CANCELS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.tenants.remove(&oldest);
+        }
+    }
+
+    fn has(&self, job_id: JobId, tenant: &str) -> bool {
+        self.tenants.get(&job_id).is_some_and(|found| found == tenant)
+    }
+}

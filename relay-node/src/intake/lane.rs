@@ -1,0 +1,535 @@
+//! The actor that serves one lane on this node: it carries out what [`super::core::Core`] decides.
+//!
+//! Its mailbox is bounded by construction: one task sends member events and waits for each, one sends control events
+//! and waits for each, and every other message belongs to a job that runs or to the one commit under way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
+use relay_log::port::{CommitError, CommitOffset, Committed, Log, Member, MemberEvent, NewRecord, Release, TopicPartition};
+use relay_protocol::record::AuditEntry;
+use relay_protocol::{Event, JobError, topics};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::control::{self, ControlEvent};
+use super::core::{Batch, Core, Effect, Key, LaneLimits};
+use crate::job::delivered::{Delivered, NotAJob};
+use crate::job::outcome::{self, Ended, Outcome};
+use crate::job::run::{self, RunContext};
+
+/// How often deadlines and `not_before` times of waiting jobs are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// Control events that may wait for the actor.
+const CONTROL_EVENTS_MAX: usize = 256;
+/// Wait before an aborted commit is tried again; a hot retry would starve a rebalance.
+const COMMIT_RETRY: Duration = Duration::from_millis(50);
+
+/// A lane as the node serves it.
+#[derive(Debug, Clone)]
+pub struct LaneSettings {
+    /// Name of the lane.
+    pub lane: String,
+    /// Name of the consumer group.
+    pub group: String,
+    /// Bounds.
+    pub limits: LaneLimits,
+    /// How long running jobs may end when a rebalance takes their partition.
+    pub revoke_grace: Duration,
+    /// Partitions of the dead-letter topic.
+    pub dead_letter_partitions: u32,
+}
+
+/// What goes into a commit with a job's end.
+#[derive(Debug)]
+pub struct Payload {
+    records: Vec<NewRecord>,
+    audit: Option<AuditEntry>,
+}
+
+/// Serves one lane.
+pub struct Lane {
+    settings: LaneSettings,
+    context: Arc<RunContext>,
+    member: Arc<dyn Member>,
+    core: Core<Payload>,
+    runs: HashMap<Key, RunningJob>,
+    controls: HashMap<u32, CancellationToken>,
+    control_events: mpsc::Sender<(u32, ControlEvent)>,
+    control_source: Option<mpsc::Receiver<(u32, ControlEvent)>>,
+    releases: Vec<(Vec<u32>, Release)>,
+    drained: Option<DrainGuard>,
+}
+
+/// Dropped when nothing runs and nothing is left to commit.
+struct DrainGuard(#[expect(dead_code, reason = "its drop is the message")] oneshot::Sender<()>);
+
+struct RunningJob {
+    epoch: u64,
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// Handle to a lane. Cheap to clone.
+#[derive(Clone)]
+pub struct LaneHandle {
+    addr: Addr<Lane>,
+}
+
+/// What a lane is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LaneState {
+    /// Jobs that run.
+    pub running: usize,
+    /// Jobs that wait.
+    pub waiting: usize,
+    /// Partitions that are this node's.
+    pub partitions: Vec<u32>,
+}
+
+impl LaneHandle {
+    /// Starts to serve a lane on the current thread.
+    pub fn start(settings: LaneSettings, context: Arc<RunContext>, member: Arc<dyn Member>) -> Self {
+        let (control_events, control_source) = mpsc::channel(CONTROL_EVENTS_MAX);
+        let core = Core::new(settings.limits);
+        let lane = Lane {
+            settings,
+            context,
+            member,
+            core,
+            runs: HashMap::new(),
+            controls: HashMap::new(),
+            control_events,
+            control_source: Some(control_source),
+            releases: Vec::new(),
+            drained: None,
+        };
+        Self { addr: lane.start() }
+    }
+
+    /// What it is doing; `None` once it has ended.
+    pub async fn state(&self) -> Option<LaneState> {
+        self.addr.send(Observe).await.ok()
+    }
+
+    /// Starts no more jobs, lets those that run end within `deadline`, commits them and leaves the group.
+    pub async fn drain(&self, deadline: Duration) {
+        let (done, drained) = oneshot::channel();
+        if self.addr.send(DrainLane(done)).await.is_ok() && tokio::time::timeout(deadline, drained).await.is_err() {
+            tracing::warn!(?deadline, "running jobs did not end in time; another node runs them again");
+        }
+        if self.addr.send(Leave).await.is_err() {
+            tracing::debug!("the lane had ended already");
+        }
+    }
+}
+
+impl Actor for Lane {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let (member, addr) = (self.member.clone(), ctx.address());
+        actix::spawn(async move {
+            loop {
+                let event = match member.next().await {
+                    Ok(event) => event,
+                    Err(relay_log::port::LogError::Closed) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "jobs cannot be read, trying again");
+                        tokio::time::sleep(COMMIT_RETRY).await;
+                        continue;
+                    }
+                };
+                if addr.send(FromLog(event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        if let Some(mut source) = self.control_source.take() {
+            let addr = ctx.address();
+            actix::spawn(async move {
+                while let Some((partition, event)) = source.recv().await {
+                    if addr.send(FromControl(partition, event)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        ctx.run_interval(TICK, |lane, ctx| {
+            let effects = lane.core.tick(lane.now_ms());
+            lane.carry_out(effects, ctx);
+            lane.show();
+        });
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct FromLog(MemberEvent);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct FromControl(u32, ControlEvent);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct JobEnded {
+    job: Box<Delivered>,
+    ended: Ended,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Settled {
+    batch: Batch<Payload>,
+    fate: Fate,
+}
+
+enum Fate {
+    Committed,
+    NotCommitted(Vec<u32>),
+}
+
+#[derive(Message)]
+#[rtype(result = "LaneState")]
+struct Observe;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct DrainLane(oneshot::Sender<()>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Leave;
+
+impl Lane {
+    fn now_ms(&self) -> u64 {
+        self.context.clock.now_ms()
+    }
+
+    fn show(&self) {
+        let lane = self.settings.lane.clone();
+        metrics::gauge!("relay_lane_running_jobs", "lane" => lane.clone()).set(self.core.running() as f64);
+        metrics::gauge!("relay_lane_waiting_jobs", "lane" => lane).set(self.core.waiting() as f64);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect<Payload>>, ctx: &mut Context<Self>) {
+        for effect in effects {
+            match effect {
+                Effect::Run(job) => self.run(job, ctx),
+                Effect::EndCancelled(job) => {
+                    let error = JobError::new(relay_protocol::ErrorCode::Cancelled, "the job was cancelled");
+                    self.end_waiting(&job, Outcome::Cancelled(error), ctx);
+                }
+                Effect::EndExpired(job) => {
+                    let error = run::expired(&job);
+                    self.end_waiting(&job, Outcome::Expired(error), ctx);
+                }
+                Effect::Cancel(key) => {
+                    if let Some(running) = self.runs.get(&key) {
+                        running.cancel.cancel();
+                    }
+                }
+                Effect::Abandon(key) => {
+                    if let Some(running) = self.runs.remove(&key) {
+                        running.task.abort();
+                    }
+                }
+                Effect::Commit(batch) => self.commit(batch, ctx),
+                Effect::Pause(partition, paused) => {
+                    let at = TopicPartition::new(topics::jobs(&self.settings.lane), partition);
+                    self.member.pause(&at, paused);
+                }
+                Effect::Release(partition) => self.release(partition),
+            }
+        }
+        if self.core.is_settled() {
+            // Dropping the sender is the message.
+            self.drained = None;
+        }
+    }
+
+    fn run(&mut self, job: Box<Delivered>, ctx: &Context<Self>) {
+        let (key, epoch) = ((job.at.partition, job.place.offset), job.epoch);
+        let cancel = CancellationToken::new();
+        let (context, token, addr) = (self.context.clone(), cancel.clone(), ctx.address());
+        let task = actix::spawn(async move {
+            let ended = run::run(&context, &job, &token).await;
+            tell(&addr, JobEnded { job, ended }).await;
+        });
+        self.runs.insert(key, RunningJob { epoch, cancel, task });
+    }
+
+    fn end_waiting(&mut self, job: &Delivered, outcome: Outcome, ctx: &mut Context<Self>) {
+        let ended = Ended {
+            outcome,
+            attempt: job.attempts_before,
+            failures: Vec::new(),
+            last_partial_seq: None,
+            hops: job.job.hops.clone(),
+            at_ms: self.now_ms(),
+        };
+        self.end(job, &ended, ctx);
+    }
+
+    fn end(&mut self, job: &Delivered, ended: &Ended, ctx: &mut Context<Self>) {
+        let key = (job.at.partition, job.place.offset);
+        self.runs.remove(&key);
+        let outcome = ended.outcome.kind().name();
+        metrics::counter!("relay_jobs_ended_total", "task" => job.job.task.name(), "outcome" => outcome).increment(1);
+        let waited_ms = ended.at_ms.saturating_sub(job.place.accepted_at);
+        metrics::histogram!("relay_job_total_seconds", "task" => job.job.task.name()).record(waited_ms as f64 / 1_000.0);
+        let records = outcome::records(job, ended, &self.context.events, self.settings.dead_letter_partitions);
+        let payload = Payload { records, audit: Some(self.context.audit.outcome(job, ended)) };
+        let effects = self.core.finished(key, job.epoch, payload, self.now_ms());
+        self.carry_out(effects, ctx);
+    }
+
+    fn delivered(&mut self, record: relay_log::port::LogRecord, epoch: u64, ctx: &mut Context<Self>) {
+        let (now, key) = (self.now_ms(), (record.at.partition, record.offset));
+        if !self.core.read(key, epoch, record.timestamp_ms.min(now)) {
+            return;
+        }
+        let effects = match Delivered::read(&self.settings.lane, record, epoch) {
+            Ok(job) => {
+                if !job.has_gateway() {
+                    self.accept(&job);
+                }
+                self.core.job(job, now)
+            }
+            Err(refused) => self.refuse(key, epoch, &refused, now),
+        };
+        self.carry_out(effects, ctx);
+    }
+
+    /// Writes the receipt of a job that came from outside.
+    fn accept(&self, job: &Delivered) {
+        let event = Event::accepted(job.job_id, job.place.clone(), job.job.traceparent.clone());
+        let record = self.context.events.record(&job.job.tenant, &event);
+        let actor = crate::audit::Actor { tenant: &job.job.tenant, subject: &job.job.subject };
+        let detail = serde_json::json!({ "task": job.job.task, "lane": job.place.lane, "way_in": "log" });
+        self.context.audit.accepted(actor, job.job_id, job.job.traceparent.as_deref(), detail);
+        let (log, job_id) = (self.context.log.clone(), job.job_id);
+        actix::spawn(async move {
+            // `started` names the job's place too, so that watchers get the receipt even if this one is lost.
+            if let Err(error) = log.append(vec![record]).await {
+                tracing::warn!(%error, %job_id, "an accepted event was not written");
+            }
+        });
+    }
+
+    /// Ends a record that is not a job: its dead letter, and a `failed` event under the id that its place gives it.
+    fn refuse(&mut self, key: Key, epoch: u64, refused: &NotAJob, now: u64) -> Vec<Effect<Payload>> {
+        tracing::warn!(error = %refused.error, at = %refused.at, offset = key.1, "a record is not a job");
+        metrics::counter!("relay_records_refused_total", "lane" => self.settings.lane.clone()).increment(1);
+        let letter = outcome::not_a_job(refused, self.settings.dead_letter_partitions, now);
+        self.core.finished(key, epoch, Payload { records: vec![letter], audit: None }, now)
+    }
+
+    fn commit(&mut self, mut batch: Batch<Payload>, ctx: &Context<Self>) {
+        let (member, log, addr) = (self.member.clone(), self.context.log.clone(), ctx.address());
+        let group = self.settings.group.clone();
+        let mut records: Vec<NewRecord> =
+            batch.jobs.iter_mut().flat_map(|(_, _, payload)| payload.records.iter().cloned()).collect();
+        let audit: Vec<AuditEntry> = batch.jobs.iter().filter_map(|(_, _, payload)| payload.audit.clone()).collect();
+        if !audit.is_empty() {
+            records.push(self.context.audit.record(&audit));
+        }
+        actix::spawn(async move {
+            let commit = relay_log::port::Commit { records, offsets: batch.offsets.clone() };
+            let began = std::time::Instant::now();
+            let fate = match member.commit(commit).await {
+                Ok(()) => Fate::Committed,
+                Err(error) => not_committed(&*log, &group, &batch, error).await,
+            };
+            metrics::histogram!("relay_commit_seconds").record(began.elapsed().as_secs_f64());
+            tell(&addr, Settled { batch, fate }).await;
+        });
+    }
+
+    fn release(&mut self, partition: u32) {
+        if let Some(stop) = self.controls.remove(&partition) {
+            stop.cancel();
+        }
+        for (partitions, _) in &mut self.releases {
+            partitions.retain(|waiting| *waiting != partition);
+        }
+        self.releases.retain(|(partitions, _)| !partitions.is_empty());
+    }
+
+    fn assigned(&mut self, assignments: Vec<relay_log::port::Assignment>) {
+        for assignment in assignments {
+            let partition = assignment.at.partition;
+            let since = self.core.assigned(assignment);
+            let stop = CancellationToken::new();
+            if let Some(earlier) = self.controls.insert(partition, stop.clone()) {
+                earlier.cancel();
+            }
+            let at = TopicPartition::new(topics::control(&self.settings.lane), partition);
+            actix::spawn(control::follow(self.context.log.clone(), at, since, self.control_events.clone(), stop));
+        }
+    }
+}
+
+/// Sends the lane what became of its work. A lane that has ended needs to know no more: its partitions are somebody else's.
+async fn tell<M>(lane: &Addr<Lane>, message: M)
+where
+    M: Message<Result = ()> + Send + 'static,
+    Lane: Handler<M>,
+{
+    if lane.send(message).await.is_err() {
+        tracing::debug!("the lane has ended");
+    }
+}
+
+/// What a failed commit means for its batch.
+async fn not_committed(log: &dyn Log, group: &str, batch: &Batch<Payload>, error: CommitError) -> Fate {
+    tracing::warn!(%error, jobs = batch.jobs.len(), "a commit did not succeed");
+    metrics::counter!("relay_commits_failed_total").increment(1);
+    match error {
+        CommitError::NotOwner(partitions) => Fate::NotCommitted(partitions.iter().map(|at| at.partition).collect()),
+        CommitError::Fenced | CommitError::InDoubt(_) => {
+            let committed = read_committed(log, group, &batch.offsets).await;
+            if Core::was_committed(batch, &committed) { Fate::Committed } else { Fate::NotCommitted(Vec::new()) }
+        }
+        _ => {
+            tokio::time::sleep(COMMIT_RETRY).await;
+            Fate::NotCommitted(Vec::new())
+        }
+    }
+}
+
+async fn read_committed(log: &dyn Log, group: &str, offsets: &[CommitOffset]) -> HashMap<u32, Committed> {
+    let mut found = HashMap::new();
+    for offset in offsets {
+        loop {
+            match log.committed(group, &offset.at).await {
+                Ok(committed) => {
+                    found.extend(committed.map(|committed| (offset.at.partition, committed)));
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "what was committed cannot be read, trying again");
+                    tokio::time::sleep(COMMIT_RETRY).await;
+                }
+            }
+        }
+    }
+    found
+}
+
+impl Handler<FromLog> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, FromLog(event): FromLog, ctx: &mut Self::Context) {
+        match event {
+            MemberEvent::Record { record, epoch } => self.delivered(record, epoch, ctx),
+            MemberEvent::Assigned(assignments) => {
+                tracing::info!(lane = self.settings.lane, ?assignments, "partitions assigned");
+                self.assigned(assignments);
+            }
+            MemberEvent::Revoking { partitions, release } => {
+                tracing::info!(lane = self.settings.lane, ?partitions, "partitions are being taken");
+                let numbers: Vec<u32> = partitions.iter().map(|at| at.partition).collect();
+                self.releases.push((numbers.clone(), release));
+                let effects = self.core.revoking(&numbers);
+                self.carry_out(effects, ctx);
+                ctx.run_later(self.settings.revoke_grace, |lane, ctx| {
+                    let effects = lane.core.revoke_now();
+                    lane.carry_out(effects, ctx);
+                });
+            }
+            MemberEvent::Lost(partitions) => {
+                tracing::warn!(lane = self.settings.lane, ?partitions, "partitions were lost");
+                let numbers: Vec<u32> = partitions.iter().map(|at| at.partition).collect();
+                let effects = self.core.lost(&numbers);
+                numbers.iter().for_each(|number| self.release(*number));
+                self.carry_out(effects, ctx);
+            }
+        }
+    }
+}
+
+impl Handler<FromControl> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, FromControl(partition, event): FromControl, ctx: &mut Self::Context) {
+        let now = self.now_ms();
+        let effects = match event {
+            ControlEvent::Record(record) => self.core.control(partition, record),
+            ControlEvent::Read => self.core.control_read(partition, now),
+        };
+        self.carry_out(effects, ctx);
+    }
+}
+
+impl Handler<JobEnded> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, JobEnded { job, ended }: JobEnded, ctx: &mut Self::Context) {
+        // A job that was abandoned while its last message was under way is somebody else's.
+        let running = self.runs.get(&(job.at.partition, job.place.offset));
+        if running.is_some_and(|running| running.epoch == job.epoch) {
+            self.end(&job, &ended, ctx);
+        }
+    }
+}
+
+impl Handler<Settled> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, Settled { batch, fate }: Settled, ctx: &mut Self::Context) {
+        let now = self.now_ms();
+        let effects = match fate {
+            Fate::Committed => self.core.committed(&batch.offsets, now),
+            Fate::NotCommitted(lost) => {
+                let mut effects = self.core.lost(&lost);
+                effects.extend(self.core.not_committed(batch, now));
+                effects
+            }
+        };
+        self.carry_out(effects, ctx);
+    }
+}
+
+impl Handler<Observe> for Lane {
+    type Result = actix::MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        actix::MessageResult(LaneState {
+            running: self.core.running(),
+            waiting: self.core.waiting(),
+            partitions: self.core.partitions().map(|(number, _)| number).collect(),
+        })
+    }
+}
+
+impl Handler<DrainLane> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, DrainLane(done): DrainLane, ctx: &mut Self::Context) {
+        self.core.drain();
+        self.drained = Some(DrainGuard(done));
+        self.carry_out(Vec::new(), ctx);
+    }
+}
+
+impl Handler<Leave> for Lane {
+    type Result = actix::ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
+        for running in self.runs.drain().map(|(_, running)| running) {
+            running.task.abort();
+        }
+        self.controls.drain().for_each(|(_, stop)| stop.cancel());
+        self.releases.clear();
+        let member = self.member.clone();
+        let left = async move { member.leave().await };
+        Box::pin(actix::fut::ActorFutureExt::map(actix::fut::wrap_future(left), |(), _, ctx: &mut Context<Self>| {
+            ctx.stop();
+        }))
+    }
+}
+

@@ -1,0 +1,126 @@
+//! The waiting room: jobs that were read ahead and wait for their turn. Pure: time is passed in.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use relay_protocol::{JobId, Priority};
+
+/// Order among waiting jobs: higher priority first, then as they came.
+type Turn = (Reverse<Priority>, u64);
+
+/// What the room must know of a job.
+pub trait Waiting {
+    /// Its id.
+    fn job_id(&self) -> JobId;
+    /// Its priority.
+    fn priority(&self) -> Priority;
+    /// Not before this, in milliseconds since the Unix epoch.
+    fn not_before_ms(&self) -> Option<u64>;
+    /// Ended at this, in milliseconds since the Unix epoch.
+    fn deadline_ms(&self) -> Option<u64>;
+    /// Partition of its lane.
+    fn partition(&self) -> u32;
+}
+
+/// Jobs that wait.
+#[derive(Debug)]
+pub struct Room<T> {
+    waiting: BTreeMap<Turn, T>,
+    /// Not before a time; then in the order they came.
+    later: BTreeMap<(u64, u64), T>,
+    places: HashMap<JobId, Place>,
+    came: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Waiting(Turn),
+    Later((u64, u64)),
+}
+
+impl<T> Default for Room<T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), later: BTreeMap::new(), places: HashMap::new(), came: 0 }
+    }
+}
+
+impl<T: Waiting> Room<T> {
+    /// Jobs in the room.
+    pub fn len(&self) -> usize {
+        self.waiting.len() + self.later.len()
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A job comes in at `now_ms`.
+    pub fn push(&mut self, now_ms: u64, job: T) {
+        self.came += 1;
+        match job.not_before_ms() {
+            Some(at) if at > now_ms => {
+                self.places.insert(job.job_id(), Place::Later((at, self.came)));
+                self.later.insert((at, self.came), job);
+            }
+            _ => self.queue(self.came, job),
+        }
+    }
+
+    fn queue(&mut self, came: u64, job: T) {
+        let turn = (Reverse(job.priority()), came);
+        self.places.insert(job.job_id(), Place::Waiting(turn));
+        self.waiting.insert(turn, job);
+    }
+
+    /// The job whose turn it is at `now_ms`.
+    pub fn pop(&mut self, now_ms: u64) -> Option<T> {
+        while let Some(first) = self.later.first_entry().filter(|first| first.key().0 <= now_ms) {
+            let ((_, came), job) = first.remove_entry();
+            self.queue(came, job);
+        }
+        let (_, job) = self.waiting.pop_first()?;
+        self.places.remove(&job.job_id());
+        Some(job)
+    }
+
+    /// When the room must be looked at again though nothing happens: the earliest `not_before`.
+    pub fn wake_at_ms(&self) -> Option<u64> {
+        self.later.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// A job that waits.
+    pub fn get(&self, job_id: JobId) -> Option<&T> {
+        match self.places.get(&job_id)? {
+            Place::Waiting(turn) => self.waiting.get(turn),
+            Place::Later(key) => self.later.get(key),
+        }
+    }
+
+    /// Takes out one job.
+    pub fn remove(&mut self, job_id: JobId) -> Option<T> {
+        match self.places.remove(&job_id)? {
+            Place::Waiting(turn) => self.waiting.remove(&turn),
+            Place::Later(key) => self.later.remove(&key),
+        }
+    }
+
+    /// Takes out the jobs whose deadline has passed at `now_ms`.
+    pub fn take_expired(&mut self, now_ms: u64) -> Vec<T> {
+        let expired = |job: &T| job.deadline_ms().is_some_and(|at| at <= now_ms);
+        let ids: Vec<JobId> =
+            self.waiting.values().chain(self.later.values()).filter(|job| expired(job)).map(T::job_id).collect();
+        ids.into_iter().filter_map(|id| self.remove(id)).collect()
+    }
+
+    /// Forgets the jobs of a partition that is no longer ours.
+    pub fn drop_partition(&mut self, partition: u32) {
+        self.waiting.retain(|_, job| job.partition() != partition);
+        self.later.retain(|_, job| job.partition() != partition);
+        let (waiting, later) = (&self.waiting, &self.later);
+        self.places.retain(|_, place| match place {
+            Place::Waiting(turn) => waiting.contains_key(turn),
+            Place::Later(key) => later.contains_key(key),
+        });
+    }
+}

@@ -1,0 +1,99 @@
+//! A job as it was delivered from its lane.
+
+use relay_log::port::{LogRecord, TopicPartition};
+use relay_protocol::event::Place;
+use relay_protocol::record::HEADER_GATEWAY;
+use relay_protocol::{Job, JobError, JobId, Priority, record};
+
+use crate::intake::room::Waiting;
+
+/// A job, and where it lies.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// Its id: the record's own, or one made from its place.
+    pub job_id: JobId,
+    /// What is to be done.
+    pub job: Job,
+    /// Where it lies in its lane.
+    pub place: Place,
+    /// The partition of the lane's job topic.
+    pub at: TopicPartition,
+    /// Epoch of the assignment that it came under.
+    pub epoch: u64,
+    /// Attempts that began before, under whichever owner.
+    pub attempts_before: u32,
+    /// The record as it was read, for the dead-letter topic.
+    pub record: LogRecord,
+}
+
+/// A record that is not a job.
+#[derive(Debug, Clone)]
+pub struct NotAJob {
+    /// The id that its place gives it.
+    pub job_id: JobId,
+    /// Why.
+    pub error: JobError,
+    /// Where it lies.
+    pub at: TopicPartition,
+    /// The record as it was read.
+    pub record: LogRecord,
+}
+
+impl Delivered {
+    /// Reads a record of `lane`.
+    ///
+    /// # Errors
+    /// [`NotAJob`] with the reason.
+    pub fn read(lane: &str, record: LogRecord, epoch: u64) -> Result<Self, Box<NotAJob>> {
+        let at = record.at.clone();
+        let made = JobId::of_record(&at.topic, at.partition, record.offset, record.timestamp_ms);
+        let decoded = match &record.value {
+            Some(value) => record::decode_job(value),
+            None => Err(JobError::new(relay_protocol::ErrorCode::NotAJob, "the record has no value")),
+        };
+        match decoded {
+            Ok(job) => Ok(Self {
+                job_id: job.id.unwrap_or(made),
+                place: Place {
+                    lane: lane.to_owned(),
+                    partition: at.partition,
+                    offset: record.offset,
+                    accepted_at: record.timestamp_ms,
+                },
+                attempts_before: job.attempt,
+                job,
+                at,
+                epoch,
+                record,
+            }),
+            Err(error) => Err(Box::new(NotAJob { job_id: made, error, at, record })),
+        }
+    }
+
+    /// Whether the gateway that wrote the record appends the `accepted` event.
+    pub fn has_gateway(&self) -> bool {
+        self.record.header(HEADER_GATEWAY).is_some()
+    }
+}
+
+impl Waiting for Delivered {
+    fn job_id(&self) -> JobId {
+        self.job_id
+    }
+
+    fn priority(&self) -> Priority {
+        self.job.priority
+    }
+
+    fn not_before_ms(&self) -> Option<u64> {
+        self.job.not_before
+    }
+
+    fn deadline_ms(&self) -> Option<u64> {
+        self.job.deadline
+    }
+
+    fn partition(&self) -> u32 {
+        self.at.partition
+    }
+}

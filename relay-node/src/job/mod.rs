@@ -1,0 +1,12 @@
+//! One job: its input, its run, its retries, its outcome.
+
+pub mod claim_check;
+pub mod delivered;
+pub mod media;
+pub mod outcome;
+pub mod retry;
+pub mod run;
+pub mod url_input;
+
+#[cfg(test)]
+mod retry_test;

@@ -1,0 +1,135 @@
+//! How a job ends, as the records that are committed with its offset.
+
+use bytes::Bytes;
+use relay_log::port::{NewRecord, TopicPartition};
+use relay_protocol::event::TERMINAL_N;
+use relay_protocol::job::Hop;
+use relay_protocol::record::{
+    AttemptFailure, HEADER_DEAD_ATTEMPTS, HEADER_DEAD_ERROR, HEADER_DEAD_ORIGIN, HEADER_JOB_ID, HEADER_TENANT,
+};
+use relay_protocol::{Event, EventKind, JobError, JobId, topics};
+use serde_json::Value;
+
+use super::delivered::{Delivered, NotAJob};
+use crate::events::write::EventRecords;
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Done.
+    Completed(Value),
+    /// It cannot be done.
+    Failed(JobError),
+    /// Somebody cancelled it.
+    Cancelled(JobError),
+    /// Its deadline passed.
+    Expired(JobError),
+    /// All attempts failed.
+    DeadLettered(JobError),
+}
+
+impl Outcome {
+    /// Kind of the terminal event.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Completed(_) => EventKind::Completed,
+            Self::Failed(_) => EventKind::Failed,
+            Self::Cancelled(_) => EventKind::Cancelled,
+            Self::Expired(_) => EventKind::Expired,
+            Self::DeadLettered(_) => EventKind::DeadLettered,
+        }
+    }
+
+    /// What went wrong, if something did.
+    pub fn error(&self) -> Option<&JobError> {
+        match self {
+            Self::Completed(_) => None,
+            Self::Failed(error) | Self::Cancelled(error) | Self::Expired(error) | Self::DeadLettered(error) => {
+                Some(error)
+            }
+        }
+    }
+}
+
+/// A job that ended, with all that its terminal event tells.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// The last attempt's number; 0 if none began.
+    pub attempt: u32,
+    /// Every failed attempt.
+    pub failures: Vec<AttemptFailure>,
+    /// Seq of the last partial or progress event.
+    pub last_partial_seq: Option<u64>,
+    /// Where the job was when.
+    pub hops: Vec<Hop>,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// The records of a job's end: its terminal event, and its dead letter if it has one.
+pub fn records(job: &Delivered, ended: &Ended, events: &EventRecords, dead_letter_partitions: u32) -> Vec<NewRecord> {
+    let mut event = Event::new(job.job_id, ended.attempt, TERMINAL_N, ended.outcome.kind(), ended.at_ms);
+    event.result = match &ended.outcome {
+        Outcome::Completed(result) => Some(result.clone()),
+        _ => None,
+    };
+    event.error = ended.outcome.error().cloned();
+    event.last_partial_seq = ended.last_partial_seq;
+    event.hops = ended.hops.clone();
+    event.traceparent = job.job.traceparent.clone();
+    let mut records = vec![events.record(&job.job.tenant, &event)];
+    if let Outcome::DeadLettered(error) = &ended.outcome {
+        records.push(dead_letter(job, error, &ended.failures, dead_letter_partitions, ended.at_ms));
+    }
+    records
+}
+
+/// The dead letter of a record that is not a job.
+pub fn not_a_job(record: &NotAJob, dead_letter_partitions: u32, now_ms: u64) -> NewRecord {
+    letter(record.job_id, None, &record.record, &record.error, &[], dead_letter_partitions, now_ms)
+}
+
+fn dead_letter(
+    job: &Delivered,
+    error: &JobError,
+    failures: &[AttemptFailure],
+    partitions: u32,
+    now_ms: u64,
+) -> NewRecord {
+    letter(job.job_id, Some(&job.job.tenant), &job.record, error, failures, partitions, now_ms)
+}
+
+fn letter(
+    job_id: JobId,
+    tenant: Option<&str>,
+    record: &relay_log::port::LogRecord,
+    error: &JobError,
+    failures: &[AttemptFailure],
+    partitions: u32,
+    now_ms: u64,
+) -> NewRecord {
+    let origin = format!("{}/{}", record.at, record.offset);
+    let mut headers = vec![
+        (HEADER_DEAD_ERROR.to_owned(), json(error)),
+        (HEADER_DEAD_ORIGIN.to_owned(), Bytes::from(origin)),
+        (HEADER_JOB_ID.to_owned(), Bytes::from(job_id.to_string())),
+        (HEADER_DEAD_ATTEMPTS.to_owned(), json(&failures)),
+    ];
+    if let Some(tenant) = tenant {
+        headers.push((HEADER_TENANT.to_owned(), Bytes::copy_from_slice(tenant.as_bytes())));
+    }
+    NewRecord {
+        to: TopicPartition::new(topics::DEAD_LETTERS, job_id.reply_partition(partitions)),
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers,
+        timestamp_ms: now_ms,
+    }
+}
+
+fn json<T: serde::Serialize + ?Sized>(value: &T) -> Bytes {
+    // These types have string keys only and cannot fail; an empty header would still name the record's origin.
+    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+}

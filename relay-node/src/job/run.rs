@@ -1,0 +1,340 @@
+//! One job from start to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_log::port::Log;
+use relay_protocol::event::seq;
+use relay_protocol::job::Hop;
+use relay_protocol::record::{AttemptFailure, StartedJob};
+use relay_protocol::{ErrorCode, Event, EventKind, Input, JobError};
+use relay_runtime::clock::Clock;
+use relay_runtime::random::Random;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::claim_check::{ClaimCheck, Named};
+use super::delivered::Delivered;
+use super::media::Media;
+use super::outcome::{Ended, Outcome};
+use super::retry::{self, Next, RetrySettings};
+use super::url_input::UrlInputs;
+use crate::audit::Audit;
+use crate::backend::pool::{Pool, Slot};
+use crate::backend::{BackendError, Call, Output, Update};
+use crate::events::write::EventRecords;
+use crate::intake::starts::Starts;
+
+/// Updates that may wait between a backend and the log; the backend's stream waits beyond.
+const UPDATES_MAX: usize = 64;
+/// Number of an attempt's `restarted` event within the attempt.
+const RESTARTED_N: u32 = 0;
+/// Number of an attempt's `started` event within the attempt.
+const STARTED_N: u32 = 1;
+/// Number of an attempt's `retrying` event within the attempt: after any partial, before any terminal event.
+const RETRYING_N: u32 = u32::MAX - 1;
+
+/// What running a job needs.
+pub struct RunContext {
+    /// Name of the node.
+    pub node: String,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// For jitter.
+    pub random: Arc<dyn Random>,
+    /// Backends and their slots.
+    pub pool: Pool,
+    /// Inputs and results outside of records.
+    pub claims: ClaimCheck,
+    /// Inputs to be fetched.
+    pub urls: UrlInputs,
+    /// How events are written.
+    pub events: EventRecords,
+    /// Registers attempts.
+    pub starts: Starts,
+    /// The audit trail.
+    pub audit: Audit,
+    /// How attempts are repeated.
+    pub retry: RetrySettings,
+}
+
+/// Runs `job` until it ends: done, impossible, cancelled by `cancel`, too late, or all attempts failed.
+///
+/// Dropping the future ends whatever it is doing; nothing but attempts, partials and retries was written then.
+pub async fn run(context: &RunContext, job: &Delivered, cancel: &CancellationToken) -> Ended {
+    let mut run = Run::new(context, job);
+    let outcome = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Outcome::Cancelled(JobError::new(ErrorCode::Cancelled, "the job was cancelled")),
+        () = deadline(context, job) => Outcome::Expired(expired(job)),
+        outcome = run.attempts() => outcome,
+    };
+    run.end(outcome)
+}
+
+/// The error of a job whose deadline has passed.
+pub fn expired(job: &Delivered) -> JobError {
+    let at = job.job.deadline.map(relay_protocol::time::format_rfc3339).unwrap_or_default();
+    JobError::new(ErrorCode::DeadlineExceeded, format!("the job was not done before its deadline {at}"))
+}
+
+async fn deadline(context: &RunContext, job: &Delivered) {
+    match job.job.deadline {
+        Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(context.clock.now_ms()))).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Run<'a> {
+    context: &'a RunContext,
+    job: &'a Delivered,
+    media: Option<Media>,
+    attempt: u32,
+    failures: Vec<AttemptFailure>,
+    failed_backends: Vec<String>,
+    last_partial_seq: Option<u64>,
+    hops: Vec<Hop>,
+}
+
+/// A failed attempt.
+struct Failure {
+    backend: Option<String>,
+    error: JobError,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    fn before_backend(error: JobError) -> Self {
+        Self { backend: None, error, retry_after: None }
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(context: &'a RunContext, job: &'a Delivered) -> Self {
+        let mut hops = job.job.hops.clone();
+        hops.push(Hop { hop: "log".to_owned(), at_us: job.place.accepted_at * 1_000 });
+        let mut run = Self {
+            context,
+            job,
+            media: None,
+            attempt: job.attempts_before,
+            failures: Vec::new(),
+            failed_backends: Vec::new(),
+            last_partial_seq: None,
+            hops,
+        };
+        run.pass("intake");
+        run
+    }
+
+    fn pass(&mut self, hop: &str) {
+        self.hops.push(Hop { hop: hop.to_owned(), at_us: self.context.clock.now_ms() * 1_000 });
+    }
+
+    async fn attempts(&mut self) -> Outcome {
+        loop {
+            self.attempt += 1;
+            let failure = match self.attempt().await {
+                Ok(result) => return Outcome::Completed(result),
+                Err(failure) => failure,
+            };
+            match self.after(failure) {
+                Ok((wait, error)) => self.wait(wait, error).await,
+                Err(outcome) => return outcome,
+            }
+        }
+    }
+
+    /// One attempt: input, slot, registration, backend, result.
+    async fn attempt(&mut self) -> Result<Value, Failure> {
+        let media = self.input().await.map_err(Failure::before_backend)?;
+        let slot = self.slot().await?;
+        self.register().await.map_err(Failure::before_backend)?;
+        self.pass("backend");
+        let started = self.started_event(slot.backend.name());
+        let (told, output) = tokio::join!(self.context.log.append(started), self.call(&slot, media));
+        let (output, partials) = output;
+        self.last_partial_seq = partials.or(self.last_partial_seq);
+        let of_backend = |error: JobError, retry_after| Failure {
+            backend: Some(slot.backend.name().to_owned()),
+            error,
+            retry_after,
+        };
+        let output = output.map_err(|error| of_backend(error.to_job_error(), retry_after(&error)))?;
+        // The terminal event must not come before this one: without it the attempt did not happen for those who watch.
+        told.map_err(|error| of_backend(log_unavailable(&error), None))?;
+        drop(slot.permit);
+        self.pass("commit");
+        self.result(output).await.map_err(Failure::before_backend)
+    }
+
+    async fn input(&mut self) -> Result<Media, JobError> {
+        if let Some(media) = &self.media {
+            return Ok(media.clone());
+        }
+        let media = match &self.job.job.input {
+            Input::Url(url) => self.context.urls.fetch(url).await?,
+            input => self.context.claims.open_input(input).await.map_err(|error| error.to_job_error())?,
+        };
+        Ok(self.media.insert(media).clone())
+    }
+
+    async fn slot(&self) -> Result<Slot, Failure> {
+        let job = &self.job.job;
+        let slot = self.context.pool.acquire(job.task, job.model.as_deref(), job.priority, &self.failed_backends).await;
+        slot.map_err(|error| Failure::before_backend(error.to_job_error()))
+    }
+
+    async fn register(&self) -> Result<(), JobError> {
+        let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt };
+        self.context.starts.register(self.job.at.partition, job).await.map_err(|error| log_unavailable(&error))?;
+        self.context.audit.attempt(self.job, self.attempt);
+        Ok(())
+    }
+
+    fn started_event(&self, backend: &str) -> Vec<relay_log::port::NewRecord> {
+        let now = self.context.clock.now_ms();
+        let mut records = Vec::with_capacity(2);
+        if self.last_partial_seq.is_some() || self.job.attempts_before > self.job.job.attempt {
+            let restarted = Event::new(self.job.job_id, self.attempt, RESTARTED_N, EventKind::Restarted, now);
+            records.push(self.context.events.record(&self.job.job.tenant, &restarted));
+        }
+        let mut started = Event::new(self.job.job_id, self.attempt, STARTED_N, EventKind::Started, now);
+        started.place = Some(self.job.place.clone());
+        started.backend = Some(backend.to_owned());
+        started.node = Some(self.context.node.clone());
+        started.traceparent = self.job.job.traceparent.clone();
+        records.push(self.context.events.record(&self.job.job.tenant, &started));
+        records
+    }
+
+    /// Calls the backend and writes its updates; returns what it made and the seq of the last update.
+    async fn call(&self, slot: &Slot, media: Media) -> (Result<Output, BackendError>, Option<u64>) {
+        let (updates, written) = mpsc::channel(UPDATES_MAX);
+        let call = Call {
+            job_id: self.job.job_id,
+            task: self.job.job.task,
+            model: self.job.job.model.clone(),
+            params: self.job.job.params.clone(),
+            media,
+            traceparent: self.job.job.traceparent.clone(),
+        };
+        tokio::join!(slot.backend.call(call, updates), self.write_updates(written))
+    }
+
+    async fn write_updates(&self, mut updates: mpsc::Receiver<Update>) -> Option<u64> {
+        let (mut batch, mut n) = (Vec::new(), STARTED_N);
+        while updates.recv_many(&mut batch, UPDATES_MAX).await > 0 {
+            let now = self.context.clock.now_ms();
+            let records = batch.drain(..).map(|update| {
+                n += 1;
+                let kind = if matches!(update, Update::Partial(_)) { EventKind::Partial } else { EventKind::Progress };
+                let mut event = Event::new(self.job.job_id, self.attempt, n, kind, now);
+                match update {
+                    Update::Partial(partial) => event.partial = Some(partial),
+                    Update::Progress(fraction) => event.fraction = Some(fraction),
+                }
+                self.context.events.record(&self.job.job.tenant, &event)
+            });
+            // Partials may be lost, the result may not: the attempt goes on.
+            if let Err(error) = self.context.log.append(records.collect()).await {
+                tracing::warn!(%error, job_id = %self.job.job_id, "partial events were not written");
+            }
+        }
+        (n > STARTED_N).then(|| seq(self.attempt, n))
+    }
+
+    /// The result as it goes into the terminal event; what is too large for it is stored.
+    async fn result(&self, output: Output) -> Result<Value, JobError> {
+        let mut result = output.result;
+        if let Some(media) = output.media {
+            let named = Named { name: Some(media.name), media_type: Some(media.media_type) };
+            let stored = self.store("media", media.bytes, named).await?;
+            match &mut result {
+                Value::Object(fields) => _ = fields.insert("media".to_owned(), json!(stored)),
+                other => *other = json!({ "value": other.take(), "media": stored }),
+            }
+        }
+        let text = result.to_string();
+        if text.len() <= relay_protocol::limits::RESULT_BYTES_MAX {
+            return Ok(result);
+        }
+        let named =
+            Named { name: Some("result.json".to_owned()), media_type: Some("application/json".to_owned()) };
+        Ok(json!({ "media": self.store("result", text.into(), named).await? }))
+    }
+
+    async fn store(
+        &self,
+        what: &str,
+        bytes: bytes::Bytes,
+        named: Named,
+    ) -> Result<relay_protocol::StoredObject, JobError> {
+        let path = format!("results/{}/{}-{what}", self.job.job_id, self.attempt);
+        self.context.claims.put(&path, bytes, named).await.map_err(|error| error.to_job_error())
+    }
+
+    /// What follows a failed attempt: a wait and another, or the end.
+    fn after(&mut self, failure: Failure) -> Result<(Duration, JobError), Outcome> {
+        let Failure { backend, error, retry_after } = failure;
+        let now_ms = self.context.clock.now_ms();
+        self.failures.push(AttemptFailure {
+            attempt: self.attempt,
+            backend: backend.clone(),
+            at: now_ms,
+            error: error.clone(),
+        });
+        self.failed_backends.extend(backend);
+        if !error.retryable {
+            return Err(Outcome::Failed(error));
+        }
+        let settings = &self.context.retry;
+        let attempts_max = self.job.job.attempts_max.unwrap_or(settings.attempts_max);
+        let random = self.context.random.next_u64();
+        match retry::next(settings, self.attempt, attempts_max, retry_after, self.job.job.deadline, now_ms, random) {
+            Next::Retry(wait) => Ok((wait, error)),
+            Next::TooLate => Err(Outcome::Expired(expired(self.job))),
+            Next::Exhausted => Err(Outcome::DeadLettered(JobError::new(
+                ErrorCode::AttemptsExhausted,
+                format!("attempt {} of {attempts_max} failed: {error}", self.attempt),
+            ))),
+        }
+    }
+
+    async fn wait(&self, wait: Duration, error: JobError) {
+        let now = self.context.clock.now_ms();
+        let mut event = Event::new(self.job.job_id, self.attempt, RETRYING_N, EventKind::Retrying, now);
+        event.error = Some(error);
+        event.retry_at = Some(now + wait.as_millis() as u64);
+        let record = self.context.events.record(&self.job.job.tenant, &event);
+        let (told, ()) = tokio::join!(self.context.log.append(vec![record]), tokio::time::sleep(wait));
+        if let Err(error) = told {
+            tracing::warn!(%error, job_id = %self.job.job_id, "a retrying event was not written");
+        }
+    }
+
+    fn end(self, outcome: Outcome) -> Ended {
+        Ended {
+            outcome,
+            attempt: self.attempt,
+            failures: self.failures,
+            last_partial_seq: self.last_partial_seq,
+            hops: self.hops,
+            at_ms: self.context.clock.now_ms(),
+        }
+    }
+}
+
+fn retry_after(error: &BackendError) -> Option<Duration> {
+    match error {
+        BackendError::Busy { retry_after, .. } => *retry_after,
+        _ => None,
+    }
+}
+
+fn log_unavailable(error: &relay_log::port::LogError) -> JobError {
+    JobError::new(ErrorCode::LogUnavailable, error.to_string())
+}

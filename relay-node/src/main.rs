@@ -1,0 +1,42 @@
+//! The relay node's process: settings in, a node on Kafka out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser;
+use relay_log::kafka::KafkaLog;
+use relay_node::node::{Node, Parts};
+use relay_node::settings::Settings;
+use relay_runtime::{metrics, settings, shutdown, telemetry, tls};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A stateless relay node on Apache Kafka.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Settings on top of the defaults (TOML); the environment (RELAY__SECTION__KEY) comes on top of it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+#[actix_web::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let settings = Settings::load(arguments.config.as_deref(), settings::process_env()?)?;
+    let stop = shutdown::on_signals()?;
+    tls::install_provider();
+    let _telemetry = telemetry::init(&settings.telemetry)?;
+    let metrics = metrics::install()?;
+    let log = KafkaLog::connect(settings.kafka.clone()).context("section [kafka]")?;
+    let node = Node::start(settings, Parts { log: Arc::new(log), metrics, builtin: None })?;
+    tokio::select! {
+        () = node.wait_ready() => println!("ready http://{}", node.addr),
+        () = stop.cancelled() => {}
+    }
+    stop.cancelled().await;
+    node.stop().await;
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! The wiring of a node: what is made of what, in which order it starts and ends. Nothing else is decided here.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::web;
+use anyhow::Context as _;
+use relay_log::port::{JoinSpec, Log, LogError, Retention, TopicSpec, TopicState};
+use relay_protocol::topics;
+use relay_runtime::auth::{self, Authenticator};
+use relay_runtime::clock::{Clock, SystemClock};
+use relay_runtime::metrics::Metrics;
+use relay_runtime::ops_http::{Readiness, STARTING};
+use relay_runtime::random::{Random, SystemRandom};
+use relay_runtime::shutdown::Drain;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::Audit;
+use crate::backend::Backend;
+use crate::backend::in_process::InProcess;
+use crate::backend::localai::LocalAi;
+use crate::backend::pool::Pool;
+use crate::cluster::fixed;
+use crate::cluster::link::CoordinatorLink;
+use crate::events::hub::Hub;
+use crate::events::write::EventRecords;
+use crate::gateway::handshakes::Handshakes;
+use crate::gateway::server;
+use crate::gateway::sessions::Sessions;
+use crate::intake::core::LaneLimits;
+use crate::intake::lane::{LaneHandle, LaneSettings};
+use crate::intake::starts::{Registrar, Starts};
+use crate::job::claim_check::{ClaimCheck, StoreError};
+use crate::job::run::RunContext;
+use crate::job::url_input::UrlInputs;
+use crate::settings::Settings;
+use crate::state::{NodeState, Online};
+
+/// Wait before the log is asked again while it cannot be reached.
+const LOG_RETRY: Duration = Duration::from_millis(500);
+/// Records that a member of a lane's group reads ahead of the lane.
+const MEMBER_READ_AHEAD: usize = 512;
+
+/// What a node is made of beside its settings.
+pub struct Parts {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Where metrics are kept.
+    pub metrics: Metrics,
+    /// What does built-in tasks; `None` for the real signal processing.
+    pub builtin: Option<Arc<dyn Backend>>,
+}
+
+/// A running node.
+pub struct Node {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Shared state, for observers in the same process.
+    pub state: Arc<NodeState>,
+    server: ServerHandle,
+    lanes: Arc<OnceLock<Vec<LaneHandle>>>,
+    stop: CancellationToken,
+    starting: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts a node on the current actix system. It listens when this returns; `/readyz` tells when it takes work.
+    ///
+    /// # Errors
+    /// A setting that cannot be used, or an address that cannot be bound.
+    pub fn start(settings: Settings, parts: Parts) -> anyhow::Result<Self> {
+        settings.check()?;
+        let addresses = auth::check_bind(&settings.listen, &settings.auth)?;
+        let authenticator = Authenticator::new(&settings.auth).context("section [auth]")?;
+        let listeners = bind(&addresses)?;
+        let addr = listeners.first().context("no address to listen on")?.local_addr()?;
+        let state = Arc::new(state(settings, parts.builtin)?);
+        let stop = CancellationToken::new();
+        let running = server::start(web::Data::from(state.clone()), authenticator, parts.metrics, listeners)?;
+        let server = running.handle();
+        actix_rt::spawn(running);
+        if let Some(link) = state.coordinator.clone() {
+            actix_rt::spawn(link.keep(Arc::downgrade(&state), stop.clone()));
+        }
+        let lanes = Arc::new(OnceLock::new());
+        let starting = actix_rt::spawn(go_online(state.clone(), parts.log, lanes.clone(), stop.clone()));
+        Ok(Self { addr, state, server, lanes, stop, starting })
+    }
+
+    /// Returns once the node takes work.
+    pub async fn wait_ready(&self) {
+        self.state.readiness.wait_ready().await;
+    }
+
+    /// Ends in order: not ready, sessions told, running jobs ended and committed, groups left, server stopped.
+    pub async fn stop(self) {
+        self.state.readiness.block("draining", "the node is going down");
+        let grace = self.state.settings.drain_timeout();
+        let lanes = self.lanes.get().cloned().unwrap_or_default();
+        self.starting.abort();
+        Drain::new()
+            .stage("sessions", Duration::from_secs(5), async {
+                self.state.draining.cancel();
+                while !self.state.sessions.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .stage("lanes", grace + Duration::from_secs(5), async {
+                for lane in lanes {
+                    lane.drain(grace).await;
+                }
+            })
+            .stage("server", Duration::from_secs(10), async {
+                self.stop.cancel();
+                self.server.stop(true).await;
+            })
+            .run()
+            .await;
+    }
+}
+
+fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    let listeners = addresses.iter().map(|address| {
+        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listeners.collect()
+}
+
+fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Result<NodeState> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
+    let localai = LocalAi::connector(&settings.localai).context("section [localai]")?;
+    let builtin = builtin.unwrap_or_else(|| Arc::new(InProcess::default()));
+    let pool = Pool::new(builtin, settings.builtin_slots(), localai);
+    let coordinator = CoordinatorLink::new(&settings.coordinator)?;
+    if coordinator.is_none() {
+        let grants = fixed::parse(&settings.backends.entries).map_err(anyhow::Error::msg).context("backends.static")?;
+        pool.update(&fixed::infos(&grants), &grants);
+    }
+    let name = settings.name();
+    Ok(NodeState {
+        incarnation: clock.now_ms(),
+        handshakes: Handshakes::new(settings.gateway.handshakes_max),
+        name,
+        settings,
+        clock,
+        random,
+        pool,
+        readiness: Readiness::starting(),
+        sessions: Sessions::default(),
+        coordinator,
+        draining: CancellationToken::new(),
+        online: OnceLock::new(),
+    })
+}
+
+/// Reaches the log, checks what lies there, and begins to work; tries again until it succeeds.
+async fn go_online(
+    state: Arc<NodeState>,
+    log: Arc<dyn Log>,
+    lanes: Arc<OnceLock<Vec<LaneHandle>>>,
+    stop: CancellationToken,
+) {
+    loop {
+        match connect(&state, &log, &stop).await {
+            Ok((online, handles)) => {
+                drop(state.online.set(online));
+                drop(lanes.set(handles));
+                state.readiness.clear("log");
+                state.readiness.clear(STARTING);
+                watch_log(&state, &*log, &stop).await;
+                return;
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(error, "the node cannot take work yet");
+                state.readiness.block("log", error);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOG_RETRY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Keeps `/readyz` true to whether the log can be used.
+async fn watch_log(state: &NodeState, log: &dyn Log, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        match log.health().await {
+            Ok(()) => state.readiness.clear("log"),
+            Err(error) => state.readiness.block("log", error.to_string()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn connect(
+    state: &Arc<NodeState>,
+    log: &Arc<dyn Log>,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Arc<Online>, Vec<LaneHandle>)> {
+    let settings = &state.settings;
+    let events = EventRecords::new(partitions(&**log, topics::EVENTS).await?);
+    let audit_partitions = partitions(&**log, topics::AUDIT).await?;
+    let dead_letters = partitions(&**log, topics::DEAD_LETTERS).await?;
+    let mut lane_partitions = HashMap::new();
+    for lane in &settings.lanes.names {
+        lane_partitions.insert(lane.clone(), partitions(&**log, &topics::jobs(lane)).await?);
+    }
+    let claims = open_store(state, &**log).await?;
+    let hub = Arc::new(Hub::new(log.clone(), events.clone(), stop.clone()));
+    let reply_partition = relay_protocol::partition::of_key(state.name.as_bytes(), events.partitions());
+    hub.follow(reply_partition).await?;
+    let inputs = &settings.inputs;
+    let online = Arc::new(Online {
+        log: log.clone(),
+        hub,
+        claims,
+        urls: UrlInputs::new(inputs.url_allow.clone(), inputs.upload_bytes_max, Duration::from_millis(inputs.url_timeout_ms)),
+        audit: Audit::spawn(log.clone(), state.clock.clone(), state.name.clone(), audit_partitions),
+        lanes: lane_partitions,
+        reply_partition,
+    });
+    let mut handles = Vec::new();
+    for lane in &settings.lanes.names {
+        handles.push(serve_lane(state, &online, &events, lane, dead_letters).await?);
+    }
+    Ok((online, handles))
+}
+
+async fn open_store(state: &NodeState, log: &dyn Log) -> anyhow::Result<ClaimCheck> {
+    let claims = ClaimCheck::open(&state.settings.store.folder).context("store.folder")?;
+    let new_id = format!("{:016x}{:016x}", state.random.next_u64(), state.random.next_u64());
+    match claims.check_shared(log, &new_id, state.clock.now_ms()).await {
+        Err(error @ StoreError::OtherFolder { .. }) => {
+            tracing::error!(%error, "refusing to start");
+            // Going on would lose inputs and results; a restart with the right folder is the only way.
+            state.readiness.block("store", error.to_string());
+            Err(error.into())
+        }
+        other => {
+            other?;
+            state.readiness.clear("store");
+            Ok(claims)
+        }
+    }
+}
+
+async fn serve_lane(
+    state: &Arc<NodeState>,
+    online: &Arc<Online>,
+    events: &EventRecords,
+    lane: &str,
+    dead_letter_partitions: u32,
+) -> anyhow::Result<LaneHandle> {
+    let settings = &state.settings;
+    let group = format!("media-relay.{lane}");
+    let registrar = Registrar {
+        node: state.name.clone(),
+        incarnation: state.incarnation,
+        topic: topics::control(lane).into(),
+    };
+    let context = Arc::new(RunContext {
+        node: state.name.clone(),
+        log: online.log.clone(),
+        clock: state.clock.clone(),
+        random: state.random.clone(),
+        pool: state.pool.clone(),
+        claims: online.claims.clone(),
+        urls: online.urls.clone(),
+        events: events.clone(),
+        starts: Starts::spawn(online.log.clone(), state.clock.clone(), registrar),
+        audit: online.audit.clone(),
+        retry: settings.retry.clone(),
+    });
+    let member = online
+        .log
+        .join(JoinSpec {
+            group: group.clone(),
+            topics: vec![topics::jobs(lane).into()],
+            client_id: state.name.clone(),
+            transactional_id: format!("{group}.{}", state.name),
+            read_ahead_records_max: MEMBER_READ_AHEAD,
+        })
+        .await?;
+    let lane_settings = LaneSettings {
+        lane: lane.to_owned(),
+        group,
+        limits: LaneLimits { running_max: settings.lanes.running_max, waiting_max: settings.lanes.waiting_max },
+        revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
+        dead_letter_partitions,
+    };
+    Ok(LaneHandle::start(lane_settings, context, member))
+}
+
+/// How many partitions a topic has.
+async fn partitions(log: &dyn Log, topic: &str) -> anyhow::Result<u32> {
+    let spec = TopicSpec { name: topic.into(), partitions: 1, retention: Retention::Forever };
+    let states: Vec<TopicState> = log.check_topics(&[spec]).await.map_err(|error: LogError| anyhow::anyhow!(error))?;
+    match states.first() {
+        Some(TopicState::Ready) => Ok(1),
+        Some(TopicState::Partitions { found }) => Ok(*found),
+        _ => anyhow::bail!("topic {topic} does not exist: start the coordinator, which creates it"),
+    }
+}

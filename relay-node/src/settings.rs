@@ -1,0 +1,191 @@
+//! Settings of a relay node; meaning, unit and default of each key are in `config/relay-node.toml`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use relay_log::kafka::KafkaSettings;
+use relay_runtime::auth::AuthSettings;
+use relay_runtime::settings::{self, Map, SettingsError};
+use relay_runtime::telemetry::TelemetrySettings;
+use serde::Deserialize;
+
+use crate::backend::localai::LocalAiSettings;
+use crate::job::retry::RetrySettings;
+
+/// The defaults, as users read them.
+pub const DEFAULTS: &str = include_str!("../config/relay-node.toml");
+
+/// Keys whose variable is a comma list.
+const LISTS: [&str; 5] = ["lanes.names", "inputs.url_allow", "backends.static", "coordinator.url", "auth.tokens"];
+
+/// Settings of one relay node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct Settings {
+    pub listen: String,
+    pub node: NodeSettings,
+    pub lanes: LanesSettings,
+    pub retry: RetrySettings,
+    pub store: StoreSettings,
+    pub inputs: InputSettings,
+    pub gateway: GatewaySettings,
+    pub builtin: BuiltinSettings,
+    pub backends: BackendSettings,
+    pub localai: LocalAiSettings,
+    pub coordinator: CoordinatorSettings,
+    #[serde(default)]
+    pub kafka: KafkaSettings,
+    pub telemetry: TelemetrySettings,
+    #[serde(default)]
+    pub auth: AuthSettings,
+}
+
+/// Section `[node]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct NodeSettings {
+    pub name: String,
+    pub advertised_url: String,
+    pub drain_timeout_ms: u64,
+}
+
+/// Section `[lanes]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct LanesSettings {
+    pub names: Vec<String>,
+    pub running_max: usize,
+    pub waiting_max: usize,
+    pub revoke_grace_ms: u64,
+}
+
+/// Section `[store]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct StoreSettings {
+    pub folder: PathBuf,
+}
+
+/// Section `[inputs]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct InputSettings {
+    pub inline_bytes_max: usize,
+    pub upload_bytes_max: u64,
+    pub url_allow: Vec<String>,
+    pub url_timeout_ms: u64,
+}
+
+/// Section `[gateway]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct GatewaySettings {
+    pub threads: usize,
+    pub connections_max: usize,
+    pub handshakes_max: usize,
+    pub hello_timeout_ms: u64,
+    pub ping_interval_ms: u64,
+    pub idle_timeout_ms: u64,
+}
+
+/// Section `[builtin]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct BuiltinSettings {
+    pub slots: u32,
+}
+
+/// Section `[backends]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct BackendSettings {
+    #[serde(rename = "static")]
+    pub entries: Vec<String>,
+}
+
+/// Section `[coordinator]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct CoordinatorSettings {
+    pub url: Vec<String>,
+    pub token_file: String,
+    pub heartbeat_interval_ms: u64,
+    pub timeout_ms: u64,
+}
+
+/// A setting that cannot be used; the text says which and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("setting `{key}`: {problem}")]
+pub struct Unusable {
+    /// The whole key, with dots.
+    pub key: &'static str,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl Settings {
+    /// Defaults, then `file`, then the environment.
+    ///
+    /// # Errors
+    /// [`SettingsError`]: an unreadable file, an unknown key, a value of the wrong type.
+    pub fn load(file: Option<&std::path::Path>, env: Map<String, String>) -> Result<Self, SettingsError> {
+        settings::load(DEFAULTS, file, env, &LISTS)
+    }
+
+    /// Checks the bounds that types do not say.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn check(&self) -> Result<(), Unusable> {
+        let limit = relay_protocol::limits::INLINE_BYTES_MAX;
+        let wrong = |key, problem: &str| Err(Unusable { key, problem: problem.to_owned() });
+        if self.inputs.inline_bytes_max > limit {
+            return wrong("inputs.inline_bytes_max", &format!("must be at most {limit}"));
+        }
+        if self.lanes.running_max == 0 || self.lanes.waiting_max == 0 {
+            return wrong("lanes.running_max", "and lanes.waiting_max must be at least 1");
+        }
+        if let Some(lane) = self.lanes.names.iter().find(|lane| !relay_protocol::limits::is_lane(lane)) {
+            return wrong("lanes.names", &format!("{lane:?} is no name of a lane: letters, digits, - and _ only"));
+        }
+        if self.retry.attempts_max == 0 || self.retry.attempts_max > relay_protocol::limits::ATTEMPTS_MAX {
+            return wrong("retry.attempts_max", "must be 1 to 16");
+        }
+        if self.gateway.threads == 0 || self.gateway.handshakes_max == 0 {
+            return wrong("gateway.threads", "and gateway.handshakes_max must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// The node's name: as set, else the machine's.
+    pub fn name(&self) -> String {
+        if !self.node.name.is_empty() {
+            return self.node.name.clone();
+        }
+        let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+        let host = host.trim();
+        if host.is_empty() { "relay-node".to_owned() } else { host.to_owned() }
+    }
+
+    /// Slots of the built-in backend.
+    pub fn builtin_slots(&self) -> u32 {
+        match self.builtin.slots {
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+            slots => slots,
+        }
+    }
+
+    /// Time that running jobs may take to end when the node is told to stop.
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.node.drain_timeout_ms)
+    }
+}
