@@ -1,0 +1,51 @@
+//! Who may call what: extractors that stand first in a handler's arguments, so that they decide before the body is read.
+
+use std::future::{Ready, ready};
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+use relay_runtime::auth::{Identity, Scope};
+use relay_runtime::http_auth::authenticate;
+use relay_runtime::http_error::ApiError;
+
+use super::Api;
+use crate::registry::core::Sender;
+
+/// A caller with the scope `cluster:node`.
+pub(super) struct NodeCaller(pub(super) Identity);
+
+/// A caller with the scope `cluster:read`.
+pub(super) struct ReadCaller(pub(super) Identity);
+
+impl FromRequest for NodeCaller {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(allow(request, Scope::ClusterNode).map(Self))
+    }
+}
+
+impl FromRequest for ReadCaller {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(allow(request, Scope::ClusterRead).map(Self))
+    }
+}
+
+/// The caller, if it has `scope`; a denial goes to the audit trail.
+fn allow(request: &HttpRequest, scope: Scope) -> Result<Identity, ApiError> {
+    let deny = |by: Sender, error: ApiError| {
+        if let Some(api) = request.app_data::<web::Data<Api>>() {
+            api.audit.denied(by, request.path(), &error.code);
+        }
+        error
+    };
+    let identity = authenticate(request).map_err(|error| deny(Sender::default(), error))?;
+    match identity.require(scope) {
+        Ok(()) => Ok(identity),
+        Err(error) => Err(deny(Sender { tenant: identity.tenant, subject: identity.subject }, error.into())),
+    }
+}

@@ -1,0 +1,57 @@
+//! The coordinator's HTTP API: JSON, errors in the one shape, scopes checked before a body is read.
+//!
+//! | request | scope | answer |
+//! |---|---|---|
+//! | `POST /v1/heartbeat` | `cluster:node` | `HeartbeatReply`; 409 `stale_incarnation` |
+//! | `GET /v1/cluster` | `cluster:read` | `ClusterInfo` |
+//! | `GET /v1/nodes` | `cluster:read` | `{"nodes":[NodeInfo]}` |
+//! | `GET /v1/backends` | `cluster:read` | `{"backends":[BackendInfo]}` |
+//! | `GET /v1/sessions?limit=&after=` | `cluster:read` | `{"sessions":[SessionInfo],"next":id or null}`, own tenant unless `admin` |
+//! | `GET /v1/placement` | `cluster:read` | `Placement`; 503 `no_ready_node` |
+
+mod caller;
+mod handlers;
+
+use std::sync::Arc;
+
+use actix_web::web;
+use relay_runtime::auth::Authenticator;
+use relay_runtime::http_error::{json_config, path_config, query_config};
+
+use crate::audit::AuditTrail;
+use crate::registry::RegistryHandle;
+
+/// Sessions on a page unless `limit` says otherwise.
+pub const SESSIONS_PAGE_DEFAULT: usize = 100;
+/// Sessions on a page at most.
+pub const SESSIONS_PAGE_MAX: usize = 1_000;
+/// Largest heartbeat, in bytes.
+pub const HEARTBEAT_BYTES_MAX: usize = 2 * 1_048_576;
+
+/// What the handlers work on. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    /// The registry.
+    pub registry: RegistryHandle,
+    /// Where denials are written.
+    pub audit: AuditTrail,
+    /// Who is who.
+    pub authenticator: Arc<Authenticator>,
+}
+
+/// Adds the API to an app.
+pub fn configure(api: Api) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |app| {
+        app.app_data(web::Data::from(api.authenticator.clone()))
+            .app_data(web::Data::new(api))
+            .app_data(json_config(HEARTBEAT_BYTES_MAX))
+            .app_data(query_config())
+            .app_data(path_config())
+            .route("/v1/heartbeat", web::post().to(handlers::heartbeat))
+            .route("/v1/cluster", web::get().to(handlers::cluster))
+            .route("/v1/nodes", web::get().to(handlers::nodes))
+            .route("/v1/backends", web::get().to(handlers::backends))
+            .route("/v1/sessions", web::get().to(handlers::sessions))
+            .route("/v1/placement", web::get().to(handlers::placement));
+    }
+}

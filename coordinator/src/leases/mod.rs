@@ -1,0 +1,238 @@
+//! Which node may use which backend slots: never more in all than a backend has. Pure: time comes in as an argument.
+//!
+//! The table keeps, for each holder (one life of a node) and backend, a ceiling: the most that the holder may believe to
+//! have. A grant never lets the ceilings of a backend add up to more than its slots. A ceiling falls only
+//! - by the holder's own heartbeat, which reports fewer slots held and in use, or
+//! - when the holder was silent for `lease_ttl_ms`: by then it has stopped by itself, because it counts the time from the
+//!   *sending* of its last answered heartbeat, and the table from the arrival.
+//!
+//! A new table (after a restart) knows nothing of earlier grants: for `restart_wait_ms` it adopts what nodes report and
+//! gives nothing new. A new life of a node does not inherit the slots of the one before, which may still run.
+
+mod ceiling;
+mod holder;
+pub mod plan;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use relay_protocol::cluster::{SlotDemand, SlotGrant};
+
+pub use self::ceiling::LATE_HEARTBEAT_MS;
+use self::holder::Holder;
+use self::plan::{Claim, Offer, share_out};
+
+/// Unit of service in the fair plan: one slot for one millisecond at weight 1.
+const SERVICE_UNIT: u128 = 1 << 20;
+
+/// Times of the lease rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseRules {
+    /// Silence after which a node has stopped using its slots, in milliseconds.
+    pub lease_ttl_ms: u64,
+    /// Time after the start in which only reported slots are granted again, in milliseconds: `lease_ttl_ms`, or 0 where no
+    /// earlier table can have granted anything.
+    pub restart_wait_ms: u64,
+    /// How far ahead in slot-time a node may be before its slot goes to one that waits, in milliseconds.
+    pub turn_ms: u64,
+}
+
+/// What is known of a backend's use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offering {
+    /// Never probed: who holds slots keeps them.
+    Unknown,
+    /// Usable, with these models, sorted.
+    Usable(Vec<String>),
+    /// Not usable: its slots are asked back.
+    Down,
+}
+
+/// One heartbeat, as far as slots are concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'a> {
+    /// Name of the node.
+    pub node: &'a str,
+    /// Its life.
+    pub incarnation: u64,
+    /// Whether it goes down: it gets nothing new.
+    pub draining: bool,
+    /// Whether it takes work: only then it gets slots that nobody asked for.
+    pub ready: bool,
+    /// Jobs by model.
+    pub demand: &'a [SlotDemand],
+    /// What it has, and uses.
+    pub holds: &'a [SlotGrant],
+}
+
+/// What a node is told about its slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grants {
+    /// All that it may use from now on, sorted by backend; none with 0 slots.
+    pub slots: Vec<SlotGrant>,
+    /// Whether a slot can change hands with its next heartbeat: ask for it soon.
+    pub hand_over: bool,
+}
+
+#[derive(Debug)]
+struct BackendSlots {
+    name: Arc<str>,
+    slots: u32,
+    offering: Offering,
+}
+
+/// Name and life of a node.
+type HolderId = (Arc<str>, u64);
+
+/// The lease table: one writer, no clock.
+#[derive(Debug)]
+pub struct LeaseTable {
+    rules: LeaseRules,
+    grants_from_ms: u64,
+    accrued_ms: u64,
+    /// Sorted by name.
+    backends: Vec<BackendSlots>,
+    holders: BTreeMap<HolderId, Holder>,
+}
+
+impl LeaseTable {
+    /// A table that begins at `now_ms` with these backends (name, slots); a name that comes twice counts once.
+    pub fn new(rules: LeaseRules, now_ms: u64, backends: impl IntoIterator<Item = (Arc<str>, u32)>) -> Self {
+        let backends: BTreeMap<_, _> = backends.into_iter().collect();
+        let known = |(name, slots)| BackendSlots { name, slots, offering: Offering::Unknown };
+        Self {
+            rules,
+            grants_from_ms: now_ms.saturating_add(rules.restart_wait_ms),
+            accrued_ms: now_ms,
+            backends: backends.into_iter().map(known).collect(),
+            holders: BTreeMap::new(),
+        }
+    }
+
+    /// What a probe found; an unknown backend is ignored.
+    pub fn offer(&mut self, backend: &str, offering: Offering) {
+        if let Some(known) = self.backends.iter_mut().find(|known| &*known.name == backend) {
+            known.offering = offering;
+        }
+    }
+
+    /// Takes a node's report and says what it may use. Lives below `report.incarnation` keep what they may hold until
+    /// their time is over, but want nothing any more.
+    pub fn heartbeat(&mut self, now_ms: u64, report: Report<'_>) -> Grants {
+        self.pass_time(now_ms);
+        let id: HolderId = (report.node.into(), report.incarnation);
+        for ((node, incarnation), holder) in &mut self.holders {
+            if *node == id.0 && *incarnation < report.incarnation {
+                holder.demand.clear();
+                holder.spare = false;
+            }
+        }
+        let least_served = self.holders.values().filter(|holder| holder.wants() > 0).map(|holder| holder.served).min();
+        let backends = &self.backends;
+        let holder = self.holders.entry(id.clone()).or_insert_with(|| Holder::new(backends.len()));
+        holder.report(now_ms, report, least_served.unwrap_or(0), |name| {
+            backends.binary_search_by(|known| (*known.name).cmp(name)).ok()
+        });
+        let targets = self.targets(&id);
+        self.grant(now_ms, &id, &targets)
+    }
+
+    /// Forgets holders whose time is over.
+    pub fn pass_time(&mut self, now_ms: u64) {
+        let elapsed = u128::from(now_ms.saturating_sub(self.accrued_ms));
+        self.accrued_ms = self.accrued_ms.max(now_ms);
+        let ttl = self.rules.lease_ttl_ms;
+        self.holders.retain(|_, holder| now_ms < holder.heard_ms.saturating_add(ttl));
+        for holder in self.holders.values_mut() {
+            let busy = holder.occupied().min(holder.wants());
+            holder.served += elapsed * u128::from(busy) * SERVICE_UNIT / u128::from(holder.weight());
+        }
+    }
+
+    /// The holder's fair slots, one number for each backend.
+    fn targets(&self, id: &HolderId) -> Vec<u32> {
+        let usable: Vec<usize> =
+            (0..self.backends.len()).filter(|&at| matches!(self.backends[at].offering, Offering::Usable(_))).collect();
+        let models = |at: usize| match &self.backends[at].offering {
+            Offering::Usable(models) => models.as_slice(),
+            Offering::Unknown | Offering::Down => &[],
+        };
+        let offers: Vec<_> =
+            usable.iter().map(|&at| Offer { slots: self.backends[at].slots, models: models(at) }).collect();
+        let claims: Vec<_> = self.holders.values().map(|holder| holder.claim(&usable)).collect();
+        let plan = share_out(&offers, &claims, u128::from(self.rules.turn_ms) * SERVICE_UNIT);
+        let mut targets = vec![0; self.backends.len()];
+        let row = self.holders.keys().position(|known| known == id).and_then(|row| plan.get(row));
+        for (&at, &slots) in usable.iter().zip(row.into_iter().flatten()) {
+            targets[at] = slots;
+        }
+        targets
+    }
+
+    /// Gives `id` its targets as far as nobody else may still hold them.
+    fn grant(&mut self, now_ms: u64, id: &HolderId, targets: &[u32]) -> Grants {
+        let mut answer = Grants { slots: Vec::new(), hand_over: false };
+        let settled = now_ms >= self.grants_from_ms;
+        for (at, backend) in self.backends.iter().enumerate() {
+            let others = self.holders.iter().filter(|(other, _)| *other != id).map(|(_, holder)| &holder.held[at]);
+            let (taken, used) = others.fold((0_u32, 0_u32), |(taken, used), held| {
+                (taken.saturating_add(held.ceiling.slots()), used.saturating_add(held.in_use))
+            });
+            let room = backend.slots.saturating_sub(taken);
+            let Some(holder) = self.holders.get_mut(id) else { return answer };
+            let held = &mut holder.held[at];
+            let target = match backend.offering {
+                _ if holder.draining => held.in_use,
+                Offering::Unknown => held.reported,
+                Offering::Usable(_) => targets[at],
+                Offering::Down => 0,
+            };
+            let granted = target.min(room).min(if settled { u32::MAX } else { held.reported });
+            held.granted = granted;
+            held.ceiling.raise(now_ms, granted.max(held.reported).max(held.in_use));
+            // It can give back unused slots, or others can, who are asked to.
+            answer.hand_over |= held.reported > granted.max(held.in_use);
+            answer.hand_over |= settled && granted < target && used < taken;
+            if granted > 0 {
+                answer.slots.push(SlotGrant { backend: backend.name.to_string(), slots: granted, in_use: 0 });
+            }
+        }
+        answer
+    }
+
+    /// Slots that holders may believe to have (at most what there is: reports that cross can add up to more for a moment),
+    /// and slots in use by their last word.
+    pub fn usage(&self, backend: &str) -> (u32, u32) {
+        let Some(at) = self.backends.iter().position(|known| &*known.name == backend) else { return (0, 0) };
+        let held = self.holders.values().map(|holder| &holder.held[at]);
+        let (taken, used) = held.fold((0_u32, 0_u32), |(taken, used), held| {
+            (taken.saturating_add(held.ceiling.slots()), used.saturating_add(held.in_use))
+        });
+        (taken.min(self.backends[at].slots), used)
+    }
+
+    /// What a life of a node was granted last, with what it uses.
+    pub fn granted(&self, node: &str, incarnation: u64) -> Vec<SlotGrant> {
+        let Some(holder) = self.holders.get(&(Arc::from(node), incarnation)) else { return Vec::new() };
+        let pairs = self.backends.iter().zip(&holder.held).filter(|(_, held)| held.granted > 0 || held.in_use > 0);
+        let grant = |(backend, held): (&BackendSlots, &holder::Held)| SlotGrant {
+            backend: backend.name.to_string(),
+            slots: held.granted,
+            in_use: held.in_use,
+        };
+        pairs.map(grant).collect()
+    }
+}
+
+impl Holder {
+    /// Its part in the fair plan over the backends `usable`.
+    fn claim(&self, usable: &[usize]) -> Claim<'_> {
+        Claim {
+            demand: if self.draining { &[] } else { &self.demand },
+            served: self.served,
+            weight: self.weight(),
+            held: usable.iter().map(|&at| self.held[at].granted).collect(),
+            spare: self.spare,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The coordinator's metrics, by name. All begin with `relay_cluster_`; `/metrics` shows them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::registry::View;
+use crate::registry::view::NodeState;
+
+/// Says what each metric means; once, after the recorder is installed.
+pub fn describe() {
+    describe_gauge!("relay_cluster_nodes", "Nodes by state: ready, not_ready, draining, lost.");
+    describe_gauge!("relay_cluster_sessions", "Open sessions on nodes that are not lost.");
+    describe_gauge!("relay_cluster_slots", "Requests that a backend may have at a time.");
+    describe_gauge!("relay_cluster_slots_granted", "Slots of a backend that nodes may believe to have.");
+    describe_gauge!("relay_cluster_slots_in_use", "Slots of a backend in use by the nodes' last word.");
+    describe_gauge!("relay_cluster_backend_healthy", "1 if the backend's last probe succeeded, else 0.");
+    describe_histogram!("relay_cluster_probe_seconds", "Duration of a backend's probe in seconds.");
+    describe_counter!("relay_cluster_probes_total", "Probes by backend and outcome.");
+    describe_counter!("relay_cluster_heartbeats_total", "Heartbeats by outcome: taken, stale, invalid, refused.");
+    describe_counter!("relay_cluster_placements_total", "Placements by outcome: placed, no_ready_node.");
+    describe_counter!("relay_cluster_audit_written_total", "Entries written to the audit topic.");
+    describe_counter!(
+        "relay_cluster_audit_dropped_total",
+        "Entries lost because the audit queue was full or at the end."
+    );
+}
+
+/// Shows a snapshot.
+pub fn show(view: &View, now_ms: u64) {
+    for state in NodeState::ALL {
+        gauge!("relay_cluster_nodes", "state" => state.as_str()).set(view.nodes_in(state, now_ms));
+    }
+    gauge!("relay_cluster_sessions").set(view.cluster(now_ms).sessions);
+    for backend in &view.backends {
+        let name = backend.url.clone();
+        gauge!("relay_cluster_slots", "backend" => name.clone()).set(backend.slots);
+        gauge!("relay_cluster_slots_granted", "backend" => name.clone()).set(backend.slots_granted);
+        gauge!("relay_cluster_slots_in_use", "backend" => name.clone()).set(backend.slots_in_use);
+        gauge!("relay_cluster_backend_healthy", "backend" => name).set(f64::from(u8::from(backend.healthy)));
+    }
+}
+
+/// Counts a probe.
+pub fn probe(backend: &Arc<str>, took: Duration, outcome: &'static str) {
+    let name: metrics::SharedString = backend.clone().into();
+    histogram!("relay_cluster_probe_seconds", "backend" => name.clone()).record(took.as_secs_f64());
+    counter!("relay_cluster_probes_total", "backend" => name, "outcome" => outcome).increment(1);
+}
+
+/// Counts a heartbeat.
+pub fn heartbeat(outcome: &'static str) {
+    counter!("relay_cluster_heartbeats_total", "outcome" => outcome).increment(1);
+}
+
+/// Counts a placement.
+pub fn placement(outcome: &'static str) {
+    counter!("relay_cluster_placements_total", "outcome" => outcome).increment(1);
+}
+
+/// Counts entries of the audit trail that were written.
+pub fn audit_written(entries: u64) {
+    counter!("relay_cluster_audit_written_total").increment(entries);
+}
+
+/// Counts entries of the audit trail that are lost.
+pub fn audit_dropped(entries: u64) {
+    counter!("relay_cluster_audit_dropped_total").increment(entries);
+}

@@ -1,0 +1,197 @@
+//! The coordinator as a whole: the only wiring, for the binary, for `standalone` and for tests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, web};
+use anyhow::Context;
+use relay_log::kafka::kafka_topics_commands;
+use relay_log::port::Log;
+use relay_runtime::auth::{Authenticator, check_bind};
+use relay_runtime::clock::{Clock, SystemClock};
+use relay_runtime::http_error::{not_found, shape_errors};
+use relay_runtime::http_trace::request_spans;
+use relay_runtime::metrics::Metrics;
+use relay_runtime::ops_http::{self, Readiness, STARTING};
+use relay_runtime::random::SystemRandom;
+use relay_runtime::shutdown::Drain;
+use relay_runtime::{metrics as recorder, tls};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit;
+use crate::backends::watch::{ProbePace, watch};
+use crate::backends::{BackendEntry, Prober};
+use crate::http::{self, Api};
+use crate::metrics;
+use crate::registry::{RegistryHandle, RegistryRules};
+use crate::settings::Settings;
+use crate::topics;
+use crate::topics::keeper::{Missing, TopicKeeper};
+
+/// Readiness code: the process is going down.
+const DRAINING: &str = "draining";
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
+
+/// A running coordinator. Dropping it leaves it running until its actix system ends; [`stop`](Self::stop) ends it in order.
+pub struct Coordinator {
+    /// Where the HTTP API listens; the real port where the settings said 0.
+    pub addr: SocketAddr,
+    /// What keeps it from being ready: `starting`, `log`, `topics`, `draining`.
+    pub readiness: Readiness,
+    /// The registry, for readers in the same process.
+    pub registry: RegistryHandle,
+    server: ServerHandle,
+    serving: JoinHandle<std::io::Result<()>>,
+    writing: JoinHandle<()>,
+    watching: CancellationToken,
+    writer: CancellationToken,
+    drain_timeout: Duration,
+}
+
+impl Coordinator {
+    /// Starts on this thread's actix system; returns once requests are served, whether or not the log can be reached.
+    ///
+    /// # Errors
+    /// A setting that cannot be used, an address that cannot be bound.
+    pub async fn start(settings: Settings, log: Arc<dyn Log>) -> anyhow::Result<Self> {
+        settings.check()?;
+        let backends = settings.backend_entries()?;
+        let specs = topics::specs(&settings.topics)?;
+        let authenticator = Arc::new(Authenticator::new(&settings.auth)?);
+        tls::install_provider();
+        let recorder = recorder::install()?;
+        metrics::describe();
+
+        let clock = Arc::new(SystemClock);
+        let (watching, writer) = (CancellationToken::new(), CancellationToken::new());
+        let readiness = Readiness::starting();
+        let (trail, trail_writer) =
+            audit::open(&settings.name, settings.topics.audit_partitions, log.clone(), clock.clone());
+        let rules = registry_rules(&settings, &*clock);
+        let witness = trail.clone();
+        let witness = Arc::new(move |happening| witness.node(happening));
+        let registry = RegistryHandle::start(rules, backends.clone(), witness, writer.clone());
+
+        let api = Api { registry: registry.clone(), audit: trail, authenticator };
+        let served = serve(&settings, api, &readiness, &recorder).context("starting the HTTP API");
+        let (addr, server, serving) = served.inspect_err(|_| writer.cancel())?;
+        let missing = if settings.kafka.create_topics {
+            Missing::Create
+        } else {
+            let kafka = settings.kafka_settings();
+            Missing::Print(Box::new(move |specs| kafka_topics_commands(specs, &kafka)))
+        };
+        let keeper = TopicKeeper::new(log, specs, missing, readiness.clone());
+        actix::spawn(keeper.run(SystemRandom, watching.clone()));
+        watch_backends(&settings, backends, &registry, &watching)?;
+        let upkeep = (recorder, watching.clone());
+        actix::spawn(async move { upkeep.0.upkeep(upkeep.1).await });
+        readiness.clear(STARTING);
+        tracing::info!(%addr, "coordinator serves");
+        let writing = actix::spawn(trail_writer.run());
+        let drain_timeout = Duration::from_millis(settings.http.drain_timeout_ms);
+        Ok(Self { addr, readiness, registry, server, serving, writing, watching, writer, drain_timeout })
+    }
+
+    /// The URL of the HTTP API.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Ends in order: not ready, probes and topic checks end, requests in progress are answered, the registry is empty, the
+    /// audit trail is written; each for at most `http.drain_timeout_ms`.
+    pub async fn stop(self) {
+        let Self { readiness, registry, server, serving, writing, watching, writer, drain_timeout, .. } = self;
+        readiness.block(DRAINING, "the coordinator is going down");
+        watching.cancel();
+        let grace = drain_timeout + Duration::from_secs(1); // the server keeps its own limit, then is cut off
+        let writing_stop = writing.abort_handle();
+        Drain::new()
+            .stage("http", grace, async {
+                server.stop(true).await;
+                match serving.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!(%error, "the HTTP server failed"),
+                    Err(error) => tracing::error!(%error, "the HTTP server died"),
+                }
+            })
+            .stage("registry", drain_timeout, async {
+                registry.drain(drain_timeout).await;
+                writer.cancel();
+                drop(registry);
+            })
+            .stage("audit", drain_timeout, async {
+                // Ends by itself: the server's and the registry's ends of the trail are gone.
+                if let Err(error) = writing.await {
+                    tracing::error!(%error, "the audit trail died");
+                }
+            })
+            .run()
+            .await;
+        writing_stop.abort(); // past its limit: counts what is left as dropped
+    }
+}
+
+fn registry_rules(settings: &Settings, clock: &dyn Clock) -> RegistryRules {
+    let nodes = &settings.nodes;
+    RegistryRules {
+        incarnation: clock.now_ms(), // rises from one start to the next
+        node_timeout_ms: nodes.node_timeout_ms,
+        heartbeat_interval_ms: nodes.heartbeat_interval_ms,
+        heartbeat_fast_ms: nodes.heartbeat_fast_ms,
+        forget_after_ms: nodes.forget_after_ms,
+        nodes_max: nodes.nodes_max,
+        leases: settings.lease_rules(),
+    }
+}
+
+type Serving = (SocketAddr, ServerHandle, JoinHandle<std::io::Result<()>>);
+
+fn serve(settings: &Settings, api: Api, readiness: &Readiness, metrics: &Metrics) -> anyhow::Result<Serving> {
+    let (readiness, metrics) = (readiness.clone(), metrics.clone());
+    let app = move || {
+        App::new()
+            .configure(ops_http::configure(readiness.clone(), metrics.clone()))
+            .configure(http::configure(api.clone()))
+            .default_service(web::route().to(not_found))
+            .wrap(from_fn(shape_errors))
+            .wrap(request_spans())
+    };
+    let addresses = check_bind(&settings.listen, &settings.auth)?;
+    let limit_s = settings.http.drain_timeout_ms.div_ceil(1_000);
+    let server = HttpServer::new(app)
+        .workers(settings.http.threads)
+        .max_connections(settings.http.connections_max)
+        .backlog(BACKLOG)
+        .disable_signals()
+        .shutdown_timeout(limit_s)
+        .bind(&addresses[..])
+        .with_context(|| format!("listening on {}", settings.listen))?;
+    let addr = server.addrs().first().copied().context("no address was bound")?;
+    let server = server.run();
+    let handle = server.handle();
+    Ok((addr, handle, actix::spawn(server)))
+}
+
+fn watch_backends(
+    settings: &Settings,
+    backends: Vec<BackendEntry>,
+    registry: &RegistryHandle,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let prober =
+        Prober::new(Duration::from_millis(settings.backends.probe_timeout_ms)).context("making an HTTP client")?;
+    let pace = ProbePace {
+        interval: Duration::from_millis(settings.backends.probe_interval_ms),
+        backoff_max: Duration::from_millis(settings.backends.probe_backoff_max_ms),
+    };
+    for entry in backends {
+        actix::spawn(watch(entry, prober.clone(), pace, registry.clone(), SystemRandom, shutdown.clone()));
+    }
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! The registry's one writer: an actor behind a handle with permits, started afresh when it dies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use relay_protocol::cluster::{Heartbeat, HeartbeatReply, Placement};
+use relay_runtime::admission::{AdmissionError, Permit, Permits};
+use relay_runtime::supervise::{LifeLine, RestartPolicy, life_line, supervise};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::core::{Happening, HeartbeatRefusal, Registry, RegistryRules, Sender};
+use super::view::View;
+use crate::backends::{BackendEntry, ProbeReport};
+use crate::metrics;
+
+/// Requests to the registry that are queued or answered at a time; the others wait outside.
+pub const REGISTRY_REQUESTS_MAX: u32 = 256;
+/// Longest wait for a place, and for the writer to be there, in milliseconds.
+pub const REGISTRY_WAIT_MS: u64 = 1_000;
+/// How often time passes for the registry without any request, in milliseconds.
+const TICK_MS: u64 = 250;
+
+/// Why the registry did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// Too many requests wait for it. Try again.
+    #[error("the registry is overloaded: {REGISTRY_REQUESTS_MAX} requests are in progress")]
+    Overloaded,
+    /// It died and is being started again, or the process is going down. Try again.
+    #[error("the registry is not there: starting again or going down")]
+    Away,
+    /// The heartbeat is not taken.
+    #[error(transparent)]
+    Refused(#[from] HeartbeatRefusal),
+}
+
+/// Who is told when nodes come and go. Must not block.
+pub type Witness = Arc<dyn Fn(Happening) + Send + Sync>;
+
+/// Handle to the registry. Cheap to clone; every clone draws on the same permits.
+#[derive(Clone)]
+pub struct RegistryHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    writer: watch::Sender<Option<Addr<Writer>>>,
+    permits: Permits,
+    view: watch::Sender<Arc<View>>,
+    /// Zero of the registry's clock.
+    born: Instant,
+}
+
+impl RegistryHandle {
+    /// Starts the writer on this thread's actix arbiter, and a fresh one each time it dies, until `shutdown`.
+    ///
+    /// A fresh one knows nothing of the grants of the one before: it waits one lease time, like a new coordinator.
+    ///
+    /// # Panics
+    /// Outside an actix system.
+    pub fn start(
+        rules: RegistryRules,
+        backends: Vec<BackendEntry>,
+        witness: Witness,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let handle = Self {
+            shared: Arc::new(Shared {
+                writer: watch::Sender::new(None),
+                permits: Permits::new("registry", REGISTRY_REQUESTS_MAX),
+                view: watch::Sender::new(Arc::default()),
+                born: Instant::now(),
+            }),
+        };
+        let shared = handle.shared.clone();
+        actix::spawn(async move {
+            supervise("registry", RestartPolicy::default(), &shutdown, |life| {
+                let mut rules = rules.clone();
+                if life > 1 {
+                    rules.leases.restart_wait_ms = rules.leases.lease_ttl_ms;
+                }
+                let (line, death) = life_line();
+                let core = Registry::new(rules, shared.now_ms(), &backends);
+                let writer = Writer { core, shared: shared.clone(), witness: witness.clone(), _line: line };
+                writer.publish();
+                shared.writer.send_replace(Some(writer.start()));
+                let shared = shared.clone();
+                async move {
+                    death.await;
+                    shared.writer.send_replace(None);
+                }
+            })
+            .await;
+            if let Some(writer) = shared.writer.send_replace(None) {
+                // Its ticks would keep it alive. Err: it is dead already.
+                _ = writer.send(Stop).await;
+            }
+        });
+        handle
+    }
+
+    /// Takes a node's heartbeat and answers it.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn heartbeat(&self, beat: Heartbeat, by: Sender) -> Result<HeartbeatReply, RegistryError> {
+        let (writer, permit) = self.admitted().await?;
+        let answer = writer.send(Beat { beat, by, _permit: permit }).await.map_err(|_| RegistryError::Away)?;
+        Ok(answer?)
+    }
+
+    /// Takes what a probe of `backend` found.
+    ///
+    /// # Errors
+    /// [`RegistryError::Overloaded`] or [`RegistryError::Away`]: the next probe will tell.
+    pub async fn probed(&self, backend: Arc<str>, report: ProbeReport) -> Result<(), RegistryError> {
+        let (writer, permit) = self.admitted().await?;
+        writer.send(Probed { backend, report, _permit: permit }).await.map_err(|_| RegistryError::Away)
+    }
+
+    /// The node for a new session; `None` if none is ready and reachable by clients.
+    ///
+    /// # Errors
+    /// [`RegistryError::Overloaded`] or [`RegistryError::Away`].
+    pub async fn place(&self) -> Result<Option<Placement>, RegistryError> {
+        let (writer, permit) = self.admitted().await?;
+        writer.send(Place { _permit: permit }).await.map_err(|_| RegistryError::Away)
+    }
+
+    /// The newest snapshot; never waits for the writer.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view.borrow().clone()
+    }
+
+    /// Follows the snapshots.
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.shared.view.subscribe()
+    }
+
+    /// The registry's clock: monotonic milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.now_ms()
+    }
+
+    /// Refuses new requests, then waits until the last admitted one is answered. `false`: `deadline` passed first.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        self.shared.permits.drain(deadline).await
+    }
+
+    async fn admitted(&self) -> Result<(Addr<Writer>, Permit), RegistryError> {
+        let patience = Duration::from_millis(REGISTRY_WAIT_MS);
+        let permit = self.shared.permits.acquire(patience).await.map_err(|error| match error {
+            AdmissionError::Closed { .. } => RegistryError::Away,
+            _ => RegistryError::Overloaded,
+        })?;
+        let mut writer = self.shared.writer.subscribe();
+        let there = timeout(patience, writer.wait_for(Option::is_some)).await.map_err(|_| RegistryError::Away)?;
+        let addr = there.ok().and_then(|addr| addr.clone()).ok_or(RegistryError::Away)?;
+        Ok((addr, permit))
+    }
+}
+
+impl Shared {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The actor: moves messages between the handle and the pure core.
+struct Writer {
+    core: Registry,
+    shared: Arc<Shared>,
+    witness: Witness,
+    _line: LifeLine,
+}
+
+impl Writer {
+    fn publish(&self) {
+        self.shared.view.send_replace(Arc::new(self.core.view()));
+    }
+
+    fn tell(&self, happenings: Vec<Happening>) {
+        happenings.into_iter().for_each(|happening| (self.witness)(happening));
+    }
+}
+
+impl Actor for Writer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.run_interval(Duration::from_millis(TICK_MS), |writer, _| {
+            let now_ms = writer.shared.now_ms();
+            let happenings = writer.core.tick(now_ms);
+            writer.publish();
+            metrics::show(&writer.shared.view.borrow(), now_ms);
+            writer.tell(happenings);
+        });
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "Result<HeartbeatReply, HeartbeatRefusal>")]
+struct Beat {
+    beat: Heartbeat,
+    by: Sender,
+    _permit: Permit,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Probed {
+    backend: Arc<str>,
+    report: ProbeReport,
+    _permit: Permit,
+}
+
+#[derive(Message)]
+#[rtype(result = "Option<Placement>")]
+struct Place {
+    _permit: Permit,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Stop;
+
+impl Handler<Stop> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, context: &mut Self::Context) {
+        context.stop();
+    }
+}
+
+impl Handler<Beat> for Writer {
+    type Result = Result<HeartbeatReply, HeartbeatRefusal>;
+
+    fn handle(&mut self, message: Beat, _: &mut Self::Context) -> Self::Result {
+        let (reply, happenings) = self.core.heartbeat(self.shared.now_ms(), message.beat, message.by)?;
+        self.publish();
+        self.tell(happenings);
+        Ok(reply)
+    }
+}
+
+impl Handler<Probed> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, message: Probed, _: &mut Self::Context) {
+        self.core.probed(&message.backend, message.report);
+        self.publish();
+    }
+}
+
+impl Handler<Place> for Writer {
+    type Result = Option<Placement>;
+
+    fn handle(&mut self, _: Place, _: &mut Self::Context) -> Self::Result {
+        self.core.place(self.shared.now_ms())
+    }
+}

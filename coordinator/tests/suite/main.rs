@@ -1,0 +1,15 @@
+//! Tests of the coordinator's parts and of the whole, in one binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
+
+mod backends;
+mod binary;
+mod http_api;
+mod kafka;
+mod lease_world;
+mod leases;
+mod placement;
+mod registry;
+mod settings;
+mod support;
+mod topics;
