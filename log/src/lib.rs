@@ -5,4 +5,5 @@
 //! One conformance suite (`log/tests/`) holds both adapters to the behaviour that the port's documentation states.
 
 pub mod kafka;
+pub mod local;
 pub mod port;

@@ -230,13 +230,18 @@ pub enum MemberEvent {
 
 /// Held while a member settles partitions that it is about to lose; dropping it lets the rebalance go on.
 #[derive(Debug)]
-pub struct Release(#[expect(dead_code, reason = "its drop is the message")] Option<std::sync::mpsc::Sender<()>>);
+pub struct Release(#[expect(dead_code, reason = "its drop is the message")] Option<Box<dyn std::any::Any + Send + Sync>>);
 
 impl Release {
     /// A release and the receiver whose end tells that it was dropped.
     pub fn new() -> (Self, std::sync::mpsc::Receiver<()>) {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        (Self(Some(sender)), receiver)
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        (Self::guarded(sender), receiver)
+    }
+
+    /// A release that drops `guard` when it is dropped.
+    pub fn guarded(guard: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(guard)))
     }
 
     /// A release that nobody waits for.

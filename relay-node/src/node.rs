@@ -77,7 +77,7 @@ impl Node {
         let authenticator = Authenticator::new(&settings.auth).context("section [auth]")?;
         let listeners = bind(&addresses)?;
         let addr = listeners.first().context("no address to listen on")?.local_addr()?;
-        let state = Arc::new(state(settings, parts.builtin)?);
+        let state = Arc::new(state(advertised(settings, addr), parts.builtin)?);
         let stop = CancellationToken::new();
         let running = server::start(web::Data::from(state.clone()), authenticator, parts.metrics, listeners)?;
         let server = running.handle();
@@ -120,6 +120,14 @@ impl Node {
             .run()
             .await;
     }
+}
+
+/// `auto` as advertised URL stands for the address that was bound.
+fn advertised(mut settings: Settings, addr: SocketAddr) -> Settings {
+    if settings.node.advertised_url == "auto" {
+        settings.node.advertised_url = format!("http://{addr}");
+    }
+    settings
 }
 
 fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {

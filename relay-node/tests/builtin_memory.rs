@@ -1,5 +1,7 @@
 //! Memory does not grow with the length of the sound. A test binary of its own: it looks at the whole process.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{self, Read, Seek, SeekFrom};
 
 use relay_node::backend::builtin::{BuiltinTask, Cancelled, Limits, Source, run};

@@ -27,7 +27,6 @@ impl ConsumerContext for Plain {}
 
 /// A line of librdkafka's own log.
 pub(super) fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    eprintln!("DBGL {level:?} {facility} {message}");
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(facility, message, "librdkafka");
@@ -42,7 +41,6 @@ pub(super) fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
 
 /// An error of a client that belongs to no call.
 pub(super) fn log_client_error(error: &KafkaError, reason: &str) {
-    eprintln!("DBGC {error:?} {reason}");
     tracing::debug!(%error, reason, "kafka client");
 }
 

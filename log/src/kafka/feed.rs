@@ -15,6 +15,10 @@ use tokio::sync::Notify;
 use super::record;
 use crate::port::{LogRecord, TopicPartition};
 
+/// How often a waiting caller looks at queues that told nothing: errors of the client have no bell, and a bell that librdkafka
+/// did not ring must not stop a partition.
+pub(super) const IDLE_LOOK: Duration = Duration::from_millis(200);
+
 /// What lay in the queue.
 pub(super) enum Fetched {
     /// The next record.
@@ -47,6 +51,11 @@ impl<C: ConsumerContext + 'static> Feed<C> {
             wake.notify_one();
         });
         Some(Self { at, queue, ready })
+    }
+
+    /// Lets the next poll look into the queue though it told nothing.
+    pub(super) fn look_again(&self) {
+        self.ready.store(true, Ordering::Release);
     }
 
     /// The next thing in the queue, if any.

@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::sync::{oneshot, watch};
 
 use super::errors::{is_denial, log_error};
-use super::feed::{Fetched, partition_id};
+use super::feed::{Fetched, IDLE_LOOK, partition_id};
 use super::group::{Group, Membership};
 use super::properties::{Role, properties};
 use super::query::Query;
@@ -112,6 +112,13 @@ impl KafkaMember {
         None
     }
 
+    /// Waits until something may be there.
+    async fn wait(&self) {
+        if tokio::time::timeout(IDLE_LOOK, self.group.wake.notified()).await.is_err() {
+            lock(&self.group.feeds).list.iter().for_each(|feed| feed.feed.look_again());
+        }
+    }
+
     /// Goes on at the first record still there if records were deleted under the member.
     ///
     /// # Errors
@@ -178,7 +185,7 @@ impl Member for KafkaMember {
             let misplaced = lock(&self.out_of_range).clone();
             match misplaced {
                 Some(at) => self.correct_place(at).await?,
-                None => self.group.wake.notified().await,
+                None => self.wait().await,
             }
         }
     }

@@ -143,7 +143,6 @@ fn reader(settings: &KafkaSettings) -> Vec<Property> {
     let mut list = consumer(settings, Isolation::Committed);
     list.push(pair("group.id", format!("{}-reader", settings.client_id)));
     list.push(pair("enable.partition.eof", true));
-    list.push(pair("debug", "broker,metadata"));
     list.push(pair("fetch.wait.max.ms", settings.reader_fetch_wait_max_ms));
     list
 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::context::{self, Plain};
 use super::errors::{is_denial, is_unknown_partition, log_error};
-use super::feed::{Feed, Fetched, partition_id};
+use super::feed::{Feed, Fetched, IDLE_LOOK, partition_id};
 use super::properties::{Role, properties};
 use super::query::Query;
 use super::{KafkaSettings, blocking, close_on_own_thread};
@@ -43,8 +43,6 @@ struct Reader {
     inner: Inner,
     query: Arc<Query>,
     wake: Arc<Notify>,
-    /// The client has something to tell that belongs to no partition.
-    told: Arc<AtomicBool>,
     errors: VecDeque<LogError>,
     /// A partition whose place is no longer there, until the caller has been told.
     out_of_range: Option<usize>,
@@ -83,19 +81,12 @@ impl Reader {
         let partitions: Vec<_> = starts.iter().map(|(at, _)| at.clone()).collect();
         let borders = query.borders(&partitions)?;
         let found = resolve(&query, starts, &borders)?;
-        let mut consumer: BaseConsumer<Plain> = context::create(properties(settings, Role::Reader), Plain)?;
-        let (wake, told) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(true)));
-        let (waker, flag) = (Arc::clone(&wake), Arc::clone(&told));
-        consumer.set_nonempty_callback(move || {
-            flag.store(true, Ordering::Release);
-            waker.notify_one();
-        });
-        let consumer = Arc::new(consumer);
+        let consumer: BaseConsumer<Plain> = context::create(properties(settings, Role::Reader), Plain)?;
+        let (consumer, wake) = (Arc::new(consumer), Arc::new(Notify::new()));
         let mut reader = Self {
             inner: Inner::default(),
             query,
             wake,
-            told,
             errors: VecDeque::new(),
             out_of_range: None,
             turn: 0,
@@ -156,9 +147,6 @@ impl Reader {
         if let Some(error) = self.errors.pop_front() {
             return Some(Err(error));
         }
-        if let Some(error) = self.client_error() {
-            return Some(Err(error));
-        }
         self.rearm();
         for _ in 0..self.inner.parts.len() {
             let index = self.turn % self.inner.parts.len();
@@ -169,18 +157,16 @@ impl Reader {
                 }
             }
         }
-        None
+        self.client_error().map(Err)
     }
 
     /// What the client as a whole complains of. Records do not come this way: they have queues of their own.
     fn client_error(&self) -> Option<LogError> {
-        let consumer = self.inner.consumer.as_ref().filter(|_| self.told.swap(false, Ordering::AcqRel))?;
+        let consumer = self.inner.consumer.as_ref()?;
         while let Some(outcome) = consumer.poll(Duration::ZERO) {
             let Err(error) = outcome else { continue };
-            eprintln!("DBG {error:?}");
             let code = error.rdkafka_error_code();
             if code == Some(RDKafkaErrorCode::AllBrokersDown) || code.is_some_and(is_denial) {
-                self.told.store(true, Ordering::Release);
                 return Some(log_error("reading", &error));
             }
         }
@@ -263,7 +249,9 @@ impl LogReader for Reader {
                 return Err(self.out_of_range(index).await);
             }
             let wake = Arc::clone(&self.wake);
-            wake.notified().await;
+            if tokio::time::timeout(IDLE_LOOK, wake.notified()).await.is_err() {
+                self.inner.parts.iter().for_each(|part| part.feed.look_again());
+            }
         }
     }
 }

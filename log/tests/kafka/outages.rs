@@ -25,6 +25,7 @@ struct Broker {
 
 impl Broker {
     fn start() -> anyhow::Result<Self> {
+        trace();
         let mut broker = Self { dir: tempfile::tempdir()?, bootstrap: String::new() };
         broker.bootstrap = broker.restart()?;
         Ok(broker)
@@ -124,6 +125,7 @@ async fn appends_readers_and_members_outlive_a_broker() -> anyhow::Result<()> {
 
     append(&log, &topic, "after").await?;
     while text(&read_one(&mut *reader).await?) != "after" {}
+    for _ in 0..4 { let t = Instant::now(); let c = log.committed("group", &at(&topic, 0)).await; eprintln!("DBG {c:?} {:?}", t.elapsed()); }
     loop {
         match event(&*member).await? {
             MemberEvent::Record { record, .. } if text(&record) == "after" => break,

@@ -22,8 +22,16 @@ pub(crate) fn bootstrap() -> anyhow::Result<String> {
         .context("KAFKA_BOOTSTRAP is not set: run `deploy/kafka-dev/kafka.sh start` and export the line that it prints")
 }
 
+/// Shows what the adapter logs, as `RUST_LOG` says.
+pub(crate) fn trace() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // The first test of the process does it for all.
+    drop(tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init());
+}
+
 /// A log on the broker under test.
 pub(crate) fn log() -> anyhow::Result<KafkaLog> {
+    trace();
     Ok(KafkaLog::connect(KafkaSettings::single_broker(bootstrap()?))?)
 }
 

@@ -50,7 +50,12 @@ fn every_container_gives_the_same_duration_and_loudness() {
         near(number(&probe, "duration_s"), wanted, slack, &format!("probed duration of {name}"));
 
         let result = plain(Loudness, audio(name)).unwrap().result;
-        near(number(&result, "duration_s"), number(&probe, "duration_s"), 0.001, &format!("decoded duration of {name}"));
+        near(
+            number(&result, "duration_s"),
+            number(&probe, "duration_s"),
+            0.001,
+            &format!("decoded duration of {name}"),
+        );
         // One channel counts half of two.
         let mono = if *name == "speech.wav" { -3.01 } else { 0.0 };
         near(number(&result, "integrated_lufs"), reference + mono, 0.5, &format!("loudness of {name}"));

@@ -81,7 +81,10 @@ fn what_is_no_media_is_called_by_its_name() {
         let source = Source::from_bytes(text.clone().into()).named("letter.mp3").declared_as("audio/mpeg");
         let error = run(*task, &Map::new(), source, &Limits::default(), &mut never).unwrap_err();
         assert_eq!(error.code(), "not_media");
-        assert!(error.to_string().starts_with("\"letter.mp3\" (audio/mpeg) is not recognised as media; send "), "{error}");
+        assert!(
+            error.to_string().starts_with("\"letter.mp3\" (audio/mpeg) is not recognised as media; send "),
+            "{error}"
+        );
         assert_eq!(code(plain(*task, Vec::new())), "empty_media");
     }
 }

@@ -3,11 +3,11 @@
 use symphonia::core::audio::{Channels, GenericAudioBufferRef};
 use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
-use symphonia::core::errors::Error as DecoderError;
-use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
-use symphonia::core::formats::probe::Hint;
-use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::common::Limit;
+use symphonia::core::errors::Error as DecoderError;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
+use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::MetadataOptions;
 
 use super::codecs;
@@ -122,8 +122,8 @@ impl Opened {
         }
         let stated = stated_frames(&self.track, &self.params).filter(|_| self.shape.length_is_stated);
         // Without a header that states the length, the demuxer's guess would be trimmed to.
-        let options = AudioDecoderOptions::default()
-            .gapless(self.container != Container::Mp3 || self.shape.length_is_stated);
+        let options =
+            AudioDecoderOptions::default().gapless(self.container != Container::Mp3 || self.shape.length_is_stated);
         let decoder = symphonia::default::get_codecs().make_audio_decoder(&self.params, &options);
         let decoder = decoder.map_err(|error| match error {
             DecoderError::Unsupported(_) => MediaError::Unsupported {
@@ -363,8 +363,7 @@ impl Decoder {
 fn take(spec: &mut Spec, buffer: &mut Vec<f32>, decoded: &GenericAudioBufferRef<'_>) -> Result<(), MediaError> {
     let now = decoded.spec();
     if spec.channels == 0 {
-        *spec =
-            Spec { rate: now.rate(), channels: now.channels().count(), layout: now.channels().clone() };
+        *spec = Spec { rate: now.rate(), channels: now.channels().count(), layout: now.channels().clone() };
         if spec.channels == 0 || spec.rate == 0 {
             return Err(MediaError::corrupt("the sound track has no channels or no sample rate"));
         }

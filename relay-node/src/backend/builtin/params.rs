@@ -22,7 +22,11 @@ impl<'a> Params<'a> {
             Some(name) => Err(MediaError::UnknownParameter {
                 task: task.name(),
                 name: name.clone(),
-                known: if known.is_empty() { "it takes none".to_owned() } else { format!("it has {}", known.join(", ")) },
+                known: if known.is_empty() {
+                    "it takes none".to_owned()
+                } else {
+                    format!("it has {}", known.join(", "))
+                },
             }),
         }
     }
@@ -41,9 +45,7 @@ impl<'a> Params<'a> {
             _ => None,
         };
         let fitting = whole.and_then(|whole| u32::try_from(whole).ok()).filter(|whole| range.contains(whole));
-        fitting.ok_or_else(|| {
-            invalid(name, format!("a whole number from {} to {}", range.start(), range.end()), value)
-        })
+        fitting.ok_or_else(|| invalid(name, format!("a whole number from {} to {}", range.start(), range.end()), value))
     }
 
     /// A number within `range`, or `default`.

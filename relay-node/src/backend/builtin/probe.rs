@@ -46,7 +46,8 @@ fn audio(mut opened: Opened) -> Value {
     let duration = duration(&opened);
     let coded = opened.shape.audio_bytes.filter(|_| opened.container != Container::Mp4 || is_alone(&opened));
     let bits = coded.unwrap_or(opened.bytes) as f64 * 8.0;
-    let bit_rate = duration.filter(|&seconds| seconds > 0.0 && opened.shape.cut.is_none()).map(|seconds| bits / seconds);
+    let bit_rate =
+        duration.filter(|&seconds| seconds > 0.0 && opened.shape.cut.is_none()).map(|seconds| bits / seconds);
     let tracks: Vec<Value> = opened.format.tracks().iter().take(TRACKS_MAX).map(track).collect();
     json!({
         "kind": "audio",

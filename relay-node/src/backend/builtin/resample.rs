@@ -54,10 +54,7 @@ impl ToMono16k {
     }
 
     /// Gives what is left.
-    pub(super) fn finish(
-        mut self,
-        sink: &mut dyn FnMut(&[f32]) -> Result<(), MediaError>,
-    ) -> Result<(), MediaError> {
+    pub(super) fn finish(mut self, sink: &mut dyn FnMut(&[f32]) -> Result<(), MediaError>) -> Result<(), MediaError> {
         match &mut self.resampler {
             Some(resampler) => resampler.finish(&mut self.mono, sink),
             None => Ok(()),

@@ -3,7 +3,8 @@
 use std::io::{self, BufReader};
 
 use image::{
-    ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits as ImageLimits, Rgb,
+    ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits as ImageLimits,
+    Rgb,
 };
 use serde_json::json;
 
@@ -50,12 +51,7 @@ pub(super) fn run(
     finish(small, format, kind, size)
 }
 
-fn finish(
-    small: DynamicImage,
-    format: ImageKind,
-    from: ImageKind,
-    size: (u32, u32),
-) -> Result<Output, MediaError> {
+fn finish(small: DynamicImage, format: ImageKind, from: ImageKind, size: (u32, u32)) -> Result<Output, MediaError> {
     let (encoded, media_type, name) = match format {
         ImageKind::Jpeg => (encode(&on_white(&small), ImageFormat::Jpeg)?, "image/jpeg", "thumbnail.jpg"),
         _ if small.color().has_alpha() => {
@@ -153,9 +149,7 @@ fn why(error: ImageError, limits: &Limits) -> MediaError {
             MediaError::truncated("the image ends where more must come")
         }
         ImageError::IoError(error) => MediaError::Unreadable(error),
-        ImageError::Unsupported(error) => {
-            MediaError::Unsupported { found: error.to_string(), accepted: sniff::IMAGE }
-        }
+        ImageError::Unsupported(error) => MediaError::Unsupported { found: error.to_string(), accepted: sniff::IMAGE },
         error => MediaError::corrupt(error.to_string()),
     }
 }

@@ -163,7 +163,9 @@ fn walk_frames<F: Framing>(walk: &mut Walk<'_>, name: &str) -> Result<Row, Media
                     return Ok(row);
                 }
                 None => {
-                    return Err(MediaError::corrupt(format!("at byte {at} a frame of {name} should begin, and does not")));
+                    return Err(MediaError::corrupt(format!(
+                        "at byte {at} a frame of {name} should begin, and does not"
+                    )));
                 }
             },
         };

@@ -30,7 +30,8 @@ pub(super) fn walk(walk: &mut Walk<'_>) -> Result<Shape, MediaError> {
         };
         if found.end > walk.bytes {
             let missing = found.end - walk.bytes;
-            shape.cut = Some(format!("the MP4 box {:?} needs {missing} bytes more", found.kind.escape_ascii().to_string()));
+            shape.cut =
+                Some(format!("the MP4 box {:?} needs {missing} bytes more", found.kind.escape_ascii().to_string()));
             break;
         }
         match &found.kind {
@@ -141,7 +142,9 @@ fn edit(walk: &mut Walk<'_>, list: &Box4, scale: u32, movie_scale: u32) -> Resul
         }
     } else {
         match (walk.take()?, walk.take()?) {
-            (Some(length), Some(start)) => (u64::from(u32::from_be_bytes(length)), i64::from(i32::from_be_bytes(start))),
+            (Some(length), Some(start)) => {
+                (u64::from(u32::from_be_bytes(length)), i64::from(i32::from_be_bytes(start)))
+            }
             _ => return Ok(None),
         }
     };

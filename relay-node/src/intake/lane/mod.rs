@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
-use relay_log::port::{CommitError, CommitOffset, Committed, Log, Member, MemberEvent, NewRecord, Release, TopicPartition};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use relay_log::port::{Member, MemberEvent, NewRecord, Release, TopicPartition};
 use relay_protocol::record::AuditEntry;
 use relay_protocol::{Event, JobError, topics};
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +19,9 @@ use super::core::{Batch, Core, Effect, Key, LaneLimits};
 use crate::job::delivered::{Delivered, NotAJob};
 use crate::job::outcome::{self, Ended, Outcome};
 use crate::job::run::{self, RunContext};
+
+mod handlers;
+mod settle;
 
 /// How often deadlines and `not_before` times of waiting jobs are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -328,27 +331,6 @@ impl Lane {
         self.core.finished(key, epoch, Payload { records: vec![letter], audit: None }, now)
     }
 
-    fn commit(&mut self, mut batch: Batch<Payload>, ctx: &Context<Self>) {
-        let (member, log, addr) = (self.member.clone(), self.context.log.clone(), ctx.address());
-        let group = self.settings.group.clone();
-        let mut records: Vec<NewRecord> =
-            batch.jobs.iter_mut().flat_map(|(_, _, payload)| payload.records.iter().cloned()).collect();
-        let audit: Vec<AuditEntry> = batch.jobs.iter().filter_map(|(_, _, payload)| payload.audit.clone()).collect();
-        if !audit.is_empty() {
-            records.push(self.context.audit.record(&audit));
-        }
-        actix::spawn(async move {
-            let commit = relay_log::port::Commit { records, offsets: batch.offsets.clone() };
-            let began = std::time::Instant::now();
-            let fate = match member.commit(commit).await {
-                Ok(()) => Fate::Committed,
-                Err(error) => not_committed(&*log, &group, &batch, error).await,
-            };
-            metrics::histogram!("relay_commit_seconds").record(began.elapsed().as_secs_f64());
-            tell(&addr, Settled { batch, fate }).await;
-        });
-    }
-
     fn release(&mut self, partition: u32) {
         if let Some(stop) = self.controls.remove(&partition) {
             stop.cancel();
@@ -381,155 +363,6 @@ where
 {
     if lane.send(message).await.is_err() {
         tracing::debug!("the lane has ended");
-    }
-}
-
-/// What a failed commit means for its batch.
-async fn not_committed(log: &dyn Log, group: &str, batch: &Batch<Payload>, error: CommitError) -> Fate {
-    tracing::warn!(%error, jobs = batch.jobs.len(), "a commit did not succeed");
-    metrics::counter!("relay_commits_failed_total").increment(1);
-    match error {
-        CommitError::NotOwner(partitions) => Fate::NotCommitted(partitions.iter().map(|at| at.partition).collect()),
-        CommitError::Fenced | CommitError::InDoubt(_) => {
-            let committed = read_committed(log, group, &batch.offsets).await;
-            if Core::was_committed(batch, &committed) { Fate::Committed } else { Fate::NotCommitted(Vec::new()) }
-        }
-        _ => {
-            tokio::time::sleep(COMMIT_RETRY).await;
-            Fate::NotCommitted(Vec::new())
-        }
-    }
-}
-
-async fn read_committed(log: &dyn Log, group: &str, offsets: &[CommitOffset]) -> HashMap<u32, Committed> {
-    let mut found = HashMap::new();
-    for offset in offsets {
-        loop {
-            match log.committed(group, &offset.at).await {
-                Ok(committed) => {
-                    found.extend(committed.map(|committed| (offset.at.partition, committed)));
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "what was committed cannot be read, trying again");
-                    tokio::time::sleep(COMMIT_RETRY).await;
-                }
-            }
-        }
-    }
-    found
-}
-
-impl Handler<FromLog> for Lane {
-    type Result = ();
-
-    fn handle(&mut self, FromLog(event): FromLog, ctx: &mut Self::Context) {
-        match event {
-            MemberEvent::Record { record, epoch } => self.delivered(record, epoch, ctx),
-            MemberEvent::Assigned(assignments) => {
-                tracing::info!(lane = self.settings.lane, ?assignments, "partitions assigned");
-                self.assigned(assignments);
-            }
-            MemberEvent::Revoking { partitions, release } => {
-                tracing::info!(lane = self.settings.lane, ?partitions, "partitions are being taken");
-                let numbers: Vec<u32> = partitions.iter().map(|at| at.partition).collect();
-                self.releases.push((numbers.clone(), release));
-                let effects = self.core.revoking(&numbers);
-                self.carry_out(effects, ctx);
-                ctx.run_later(self.settings.revoke_grace, |lane, ctx| {
-                    let effects = lane.core.revoke_now();
-                    lane.carry_out(effects, ctx);
-                });
-            }
-            MemberEvent::Lost(partitions) => {
-                tracing::warn!(lane = self.settings.lane, ?partitions, "partitions were lost");
-                let numbers: Vec<u32> = partitions.iter().map(|at| at.partition).collect();
-                let effects = self.core.lost(&numbers);
-                numbers.iter().for_each(|number| self.release(*number));
-                self.carry_out(effects, ctx);
-            }
-        }
-    }
-}
-
-impl Handler<FromControl> for Lane {
-    type Result = ();
-
-    fn handle(&mut self, FromControl(partition, event): FromControl, ctx: &mut Self::Context) {
-        let now = self.now_ms();
-        let effects = match event {
-            ControlEvent::Record(record) => self.core.control(partition, record),
-            ControlEvent::Read => self.core.control_read(partition, now),
-        };
-        self.carry_out(effects, ctx);
-    }
-}
-
-impl Handler<JobEnded> for Lane {
-    type Result = ();
-
-    fn handle(&mut self, JobEnded { job, ended }: JobEnded, ctx: &mut Self::Context) {
-        // A job that was abandoned while its last message was under way is somebody else's.
-        let running = self.runs.get(&(job.at.partition, job.place.offset));
-        if running.is_some_and(|running| running.epoch == job.epoch) {
-            self.end(&job, &ended, ctx);
-        }
-    }
-}
-
-impl Handler<Settled> for Lane {
-    type Result = ();
-
-    fn handle(&mut self, Settled { batch, fate }: Settled, ctx: &mut Self::Context) {
-        let now = self.now_ms();
-        let effects = match fate {
-            Fate::Committed => self.core.committed(&batch.offsets, now),
-            Fate::NotCommitted(lost) => {
-                let mut effects = self.core.lost(&lost);
-                effects.extend(self.core.not_committed(batch, now));
-                effects
-            }
-        };
-        self.carry_out(effects, ctx);
-    }
-}
-
-impl Handler<Observe> for Lane {
-    type Result = actix::MessageResult<Observe>;
-
-    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        actix::MessageResult(LaneState {
-            running: self.core.running(),
-            waiting: self.core.waiting(),
-            partitions: self.core.partitions().map(|(number, _)| number).collect(),
-        })
-    }
-}
-
-impl Handler<DrainLane> for Lane {
-    type Result = ();
-
-    fn handle(&mut self, DrainLane(done): DrainLane, ctx: &mut Self::Context) {
-        self.core.drain();
-        self.drained = Some(DrainGuard(done));
-        self.carry_out(Vec::new(), ctx);
-    }
-}
-
-impl Handler<Leave> for Lane {
-    type Result = actix::ResponseActFuture<Self, ()>;
-
-    fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
-        for running in self.runs.drain().map(|(_, running)| running) {
-            running.task.abort();
-        }
-        self.controls.drain().for_each(|(_, stop)| stop.cancel());
-        self.releases.clear();
-        let member = self.member.clone();
-        let left = async move { member.leave().await };
-        Box::pin(actix::fut::ActorFutureExt::map(actix::fut::wrap_future(left), |(), _, ctx: &mut Context<Self>| {
-            ctx.stop();
-        }))
     }
 }
 

@@ -1,0 +1,32 @@
+SHELL := /bin/bash
+
+.PHONY: demo test build bench kafka tidy
+
+# The main job on the embedded default: starts the relay, submits real audio, shows events and results, stops.
+demo:
+	scripts/setup.sh build
+	cargo build --quiet -p standalone -p client-cli
+	scripts/demo.sh
+
+# Every test. Ends with the line `N passed, N failed`.
+test:
+	scripts/test.sh
+
+build:
+	scripts/setup.sh build
+	cargo build --release
+
+# The cost of a job against the raw log, side by side.
+bench:
+	scripts/setup.sh test
+	scripts/bench.sh
+
+# A Kafka broker for development; prints KAFKA_BOOTSTRAP.
+kafka:
+	scripts/setup.sh test
+	deploy/kafka-dev/kafka.sh start
+
+tidy:
+	cargo fmt --all
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo run --quiet -p xtask -- tidy

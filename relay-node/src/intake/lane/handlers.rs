@@ -1,0 +1,123 @@
+//! What the lane's actor does with each message.
+
+use actix::{ActorContext, AsyncContext, Context, Handler};
+use relay_log::port::MemberEvent;
+
+use super::{
+    DrainGuard, DrainLane, Fate, FromControl, FromLog, JobEnded, Lane, LaneState, Leave, Observe, Settled,
+};
+use crate::intake::control::ControlEvent;
+
+impl Handler<FromLog> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, FromLog(event): FromLog, ctx: &mut Self::Context) {
+        match event {
+            MemberEvent::Record { record, epoch } => self.delivered(record, epoch, ctx),
+            MemberEvent::Assigned(assignments) => {
+                tracing::info!(lane = self.settings.lane, ?assignments, "partitions assigned");
+                self.assigned(assignments);
+            }
+            MemberEvent::Revoking { partitions, release } => {
+                tracing::info!(lane = self.settings.lane, ?partitions, "partitions are being taken");
+                let numbers: Vec<u32> = partitions.iter().map(|at| at.partition).collect();
+                self.releases.push((numbers.clone(), release));
+                let effects = self.core.revoking(&numbers);
+                self.carry_out(effects, ctx);
+                ctx.run_later(self.settings.revoke_grace, |lane, ctx| {
+                    let effects = lane.core.revoke_now();
+                    lane.carry_out(effects, ctx);
+                });
+            }
+            MemberEvent::Lost(partitions) => {
+                tracing::warn!(lane = self.settings.lane, ?partitions, "partitions were lost");
+                let numbers: Vec<u32> = partitions.iter().map(|at| at.partition).collect();
+                let effects = self.core.lost(&numbers);
+                numbers.iter().for_each(|number| self.release(*number));
+                self.carry_out(effects, ctx);
+            }
+        }
+    }
+}
+
+impl Handler<FromControl> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, FromControl(partition, event): FromControl, ctx: &mut Self::Context) {
+        let now = self.now_ms();
+        let effects = match event {
+            ControlEvent::Record(record) => self.core.control(partition, record),
+            ControlEvent::Read => self.core.control_read(partition, now),
+        };
+        self.carry_out(effects, ctx);
+    }
+}
+
+impl Handler<JobEnded> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, JobEnded { job, ended }: JobEnded, ctx: &mut Self::Context) {
+        // A job that was abandoned while its last message was under way is somebody else's.
+        let running = self.runs.get(&(job.at.partition, job.place.offset));
+        if running.is_some_and(|running| running.epoch == job.epoch) {
+            self.end(&job, &ended, ctx);
+        }
+    }
+}
+
+impl Handler<Settled> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, Settled { batch, fate }: Settled, ctx: &mut Self::Context) {
+        let now = self.now_ms();
+        let effects = match fate {
+            Fate::Committed => self.core.committed(&batch.offsets, now),
+            Fate::NotCommitted(lost) => {
+                let mut effects = self.core.lost(&lost);
+                effects.extend(self.core.not_committed(batch, now));
+                effects
+            }
+        };
+        self.carry_out(effects, ctx);
+    }
+}
+
+impl Handler<Observe> for Lane {
+    type Result = actix::MessageResult<Observe>;
+
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        actix::MessageResult(LaneState {
+            running: self.core.running(),
+            waiting: self.core.waiting(),
+            partitions: self.core.partitions().map(|(number, _)| number).collect(),
+        })
+    }
+}
+
+impl Handler<DrainLane> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, DrainLane(done): DrainLane, ctx: &mut Self::Context) {
+        self.core.drain();
+        self.drained = Some(DrainGuard(done));
+        self.carry_out(Vec::new(), ctx);
+    }
+}
+
+impl Handler<Leave> for Lane {
+    type Result = actix::ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
+        for running in self.runs.drain().map(|(_, running)| running) {
+            running.task.abort();
+        }
+        self.controls.drain().for_each(|(_, stop)| stop.cancel());
+        self.releases.clear();
+        let member = self.member.clone();
+        let left = async move { member.leave().await };
+        Box::pin(actix::fut::ActorFutureExt::map(actix::fut::wrap_future(left), |(), _, ctx: &mut Context<Self>| {
+            ctx.stop();
+        }))
+    }
+}
+

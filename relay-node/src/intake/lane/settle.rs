@@ -1,0 +1,70 @@
+//! Commits of a lane: what ends together is one transaction, and a transaction of unknown fate is looked up.
+
+use std::collections::HashMap;
+
+use actix::{AsyncContext, Context};
+use relay_log::port::{CommitError, CommitOffset, Committed, Log, NewRecord};
+use relay_protocol::record::AuditEntry;
+
+use super::{COMMIT_RETRY, Fate, Lane, Payload, Settled, tell};
+use crate::intake::core::{Batch, Core};
+
+impl Lane {
+    pub(super) fn commit(&mut self, mut batch: Batch<Payload>, ctx: &Context<Self>) {
+        let (member, log, addr) = (self.member.clone(), self.context.log.clone(), ctx.address());
+        let group = self.settings.group.clone();
+        let mut records: Vec<NewRecord> =
+            batch.jobs.iter_mut().flat_map(|(_, _, payload)| payload.records.iter().cloned()).collect();
+        let audit: Vec<AuditEntry> = batch.jobs.iter().filter_map(|(_, _, payload)| payload.audit.clone()).collect();
+        if !audit.is_empty() {
+            records.push(self.context.audit.record(&audit));
+        }
+        actix::spawn(async move {
+            let commit = relay_log::port::Commit { records, offsets: batch.offsets.clone() };
+            let began = std::time::Instant::now();
+            let fate = match member.commit(commit).await {
+                Ok(()) => Fate::Committed,
+                Err(error) => not_committed(&*log, &group, &batch, error).await,
+            };
+            metrics::histogram!("relay_commit_seconds").record(began.elapsed().as_secs_f64());
+            tell(&addr, Settled { batch, fate }).await;
+        });
+    }
+}
+
+/// What a failed commit means for its batch.
+async fn not_committed(log: &dyn Log, group: &str, batch: &Batch<Payload>, error: CommitError) -> Fate {
+    tracing::warn!(%error, jobs = batch.jobs.len(), "a commit did not succeed");
+    metrics::counter!("relay_commits_failed_total").increment(1);
+    match error {
+        CommitError::NotOwner(partitions) => Fate::NotCommitted(partitions.iter().map(|at| at.partition).collect()),
+        CommitError::Fenced | CommitError::InDoubt(_) => {
+            let committed = read_committed(log, group, &batch.offsets).await;
+            if Core::was_committed(batch, &committed) { Fate::Committed } else { Fate::NotCommitted(Vec::new()) }
+        }
+        _ => {
+            tokio::time::sleep(COMMIT_RETRY).await;
+            Fate::NotCommitted(Vec::new())
+        }
+    }
+}
+
+async fn read_committed(log: &dyn Log, group: &str, offsets: &[CommitOffset]) -> HashMap<u32, Committed> {
+    let mut found = HashMap::new();
+    for offset in offsets {
+        loop {
+            match log.committed(group, &offset.at).await {
+                Ok(committed) => {
+                    found.extend(committed.map(|committed| (offset.at.partition, committed)));
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "what was committed cannot be read, trying again");
+                    tokio::time::sleep(COMMIT_RETRY).await;
+                }
+            }
+        }
+    }
+    found
+}
+
