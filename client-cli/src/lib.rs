@@ -13,7 +13,7 @@ mod upload;
 pub mod cli;
 pub mod client;
 pub mod error;
-pub mod fetch;
+mod fetch;
 pub mod job;
 pub mod settings;
 

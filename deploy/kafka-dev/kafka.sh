@@ -135,7 +135,7 @@ launch() {
   choose_ports
   sed -e "s|@DATA@|$dir/data|" -e "s|@PORT@|$port|" -e "s|@CONTROLLER_PORT@|$controller_port|" \
     "$here/server.properties.in" >"$dir/server.properties"
-  local java=("$(java_command)" -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn)
+  local java=("$(java_command)" -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.log.kafka.coordinator.transaction=trace -Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.transaction=trace -Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.group=debug  -Dorg.slf4j.simpleLogger.log.org.apache.kafka.storage.internals.log.ProducerAppendInfo=trace)
   if [ ! -f "$dir/data/meta.properties" ]; then
     rm -rf "$dir/data"
     "${java[@]}" kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' | cut -c1-22)" \

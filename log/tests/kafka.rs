@@ -10,3 +10,26 @@ mod outages;
 mod support;
 #[path = "kafka/zombies.rs"]
 mod zombies;
+
+mod conformance;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use relay_log::port::Log;
+
+/// A new connection to the broker under test each time.
+struct Broker;
+
+#[async_trait]
+impl conformance::Harness for Broker {
+    async fn log(&self) -> anyhow::Result<Arc<dyn Log>> {
+        Ok(Arc::new(support::log()?))
+    }
+
+    async fn reopen(&self) -> anyhow::Result<Arc<dyn Log>> {
+        self.log().await
+    }
+}
+
+conformance::conformance!(anyhow::Ok(Broker));

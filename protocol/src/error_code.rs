@@ -71,6 +71,8 @@ error_codes! {
     CorruptMedia "corrupt_media" 422 false;
     /// The input lasts longer than allowed.
     MediaTooLong "media_too_long" 422 false;
+    /// The input needs more memory than allowed once it is decoded.
+    MediaTooLarge "media_too_large" 422 false;
     /// The uploaded bytes do not have the digest or size that was announced.
     DigestMismatch "digest_mismatch" 400 false;
     /// There is no such upload, or not any more.

@@ -12,6 +12,9 @@ use crate::time::rfc3339_option;
 
 pub use crate::check::check_params;
 
+/// Tenant of a record that names none.
+pub const DEFAULT_TENANT: &str = "default";
+
 /// One unit of media work. As JSON it is the record that any producer may write to a lane; unknown fields are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -214,7 +217,7 @@ pub enum InputHeadV1 {
 }
 
 fn default_tenant() -> String {
-    "default".to_owned()
+    DEFAULT_TENANT.to_owned()
 }
 
 fn default_subject() -> String {

@@ -90,7 +90,7 @@ pub(crate) enum Command {
     /// Fetch a job's media.
     Fetch { job_id: JobId, parts: mpsc::Sender<Result<FetchedPart, ClientError>> },
     /// Begin an upload.
-    UploadBegin { begin: UploadBeginV1, signals: mpsc::UnboundedSender<UploadSignal> },
+    UploadBegin { begin: UploadBeginV1, signals: mpsc::Sender<UploadSignal> },
     /// A part of an upload.
     UploadChunk { chunk: UploadChunkV1, payload: Bytes },
     /// End an upload.

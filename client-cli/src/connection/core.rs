@@ -84,10 +84,12 @@ pub(crate) struct Core {
     last_request: u64,
     requests: HashMap<u64, Request>,
     jobs: HashMap<JobId, Watched>,
-    /// Of the newest welcome, while connected.
-    token: Option<String>,
+    /// Whether there is a session now.
+    online: bool,
+    /// Of the welcome before, by which its jobs are resumed; of the first one until there is a second.
+    resume_token: String,
     /// Of the newest welcome.
-    last_token: String,
+    newest_token: String,
 }
 
 impl Core {
@@ -148,7 +150,7 @@ impl Core {
     pub(crate) fn upload_begin(&mut self, mut begin: UploadBeginV1, out: &mut Effects) -> u64 {
         let upload = self.number();
         begin.request = upload;
-        if self.token.is_none() {
+        if !self.online {
             out.push(Effect::Lost { request: upload });
             return upload;
         }
@@ -185,7 +187,7 @@ impl Core {
         {
             self.requests.remove(&request);
         }
-        if self.token.is_some() {
+        if self.online {
             self.put(0, &UnwatchV1 { job_id }, b"", out);
         }
     }
@@ -202,17 +204,16 @@ impl Core {
         let Some(watched) = self.jobs.get_mut(&job_id) else { return };
         watched.last_seq = after_seq;
         watched.paused = false;
-        if self.token.is_some() && watched.open.is_none() {
+        if self.online && watched.open.is_none() {
             self.resume(vec![(job_id, after_seq)], out);
         }
     }
 
     /// A welcome came: sends what is not answered, in the order of the requests, then resumes what is watched.
     pub(crate) fn connected(&mut self, resume_token: String, now_us: u64, out: &mut Effects) {
-        if self.last_token.is_empty() {
-            self.last_token.clone_from(&resume_token);
-        }
-        self.token = Some(resume_token);
+        self.resume_token = if self.newest_token.is_empty() { resume_token.clone() } else { self.newest_token.clone() };
+        self.newest_token = resume_token;
+        self.online = true;
         let mut open: Vec<u64> = self.requests.keys().copied().collect();
         open.sort_unstable();
         for request in open {
@@ -223,12 +224,11 @@ impl Core {
         if !jobs.is_empty() {
             self.resume(jobs, out);
         }
-        self.last_token.clone_from(self.token.as_ref().unwrap_or(&self.last_token));
     }
 
     /// The connection is gone: what cannot be sent again is told.
     pub(crate) fn lost(&mut self, out: &mut Effects) {
-        self.token = None;
+        self.online = false;
         let mut fallen = Vec::new();
         for (request, kept) in &mut self.requests {
             match kept {
@@ -399,12 +399,12 @@ impl Core {
             }
         }
         self.requests.insert(request, Request::Resume(jobs.len()));
-        self.put(request, &ResumeV1 { request, resume_token: self.last_token.clone(), jobs }, b"", out);
+        self.put(request, &ResumeV1 { request, resume_token: self.resume_token.clone(), jobs }, b"", out);
     }
 
     /// Sends an open request, if there is a connection.
     fn send(&mut self, request: u64, now_us: u64, out: &mut Effects) {
-        if self.token.is_none() {
+        if !self.online {
             return;
         }
         let encoded = match self.requests.get(&request) {

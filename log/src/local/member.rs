@@ -1,7 +1,8 @@
 //! A member of a group: it asks the core what happens next, and waits when nothing does.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
@@ -18,12 +19,11 @@ pub(super) struct LocalMember {
     group: String,
     id: MemberId,
     left: AtomicBool,
-    /// Records that were read from the store: partition, epoch, records.
-    stored: std::sync::Mutex<Option<Stored>>,
+    /// Records that were read from the store, by partition.
+    stored: Mutex<HashMap<TopicPartition, Stored>>,
 }
 
 struct Stored {
-    at: TopicPartition,
     epoch: u64,
     records: std::collections::VecDeque<LogRecord>,
 }
@@ -39,7 +39,7 @@ enum Look {
 
 impl LocalMember {
     pub(super) fn new(shared: Arc<Shared>, group: String, id: MemberId) -> Self {
-        Self { shared, group, id, left: AtomicBool::new(false), stored: std::sync::Mutex::default() }
+        Self { shared, group, id, left: AtomicBool::new(false), stored: Mutex::default() }
     }
 
     fn look(&self) -> Look {
@@ -68,8 +68,8 @@ impl LocalMember {
     }
 
     fn take_stored(&self, at: &TopicPartition, epoch: u64, next: u64) -> Option<LogRecord> {
-        let mut stored = self.stored.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let batch = stored.as_mut().filter(|batch| batch.at == *at && batch.epoch == epoch)?;
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = stored.get_mut(at).filter(|batch| batch.epoch == epoch)?;
         while let Some(record) = batch.records.pop_front() {
             if record.offset >= next {
                 return Some(record);
@@ -87,8 +87,8 @@ impl LocalMember {
         if records.is_empty() {
             self.shared.core().delivered(&self.group, &at, epoch, to);
         }
-        let batch = Stored { at, epoch, records: records.into() };
-        *self.stored.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(batch);
+        let batch = Stored { epoch, records: records.into() };
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(at, batch);
         Ok(())
     }
 

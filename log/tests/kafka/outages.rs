@@ -53,7 +53,8 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if let Err(error) = self.kill() {
+        self.dir.disable_cleanup(true); eprintln!("DBG dir {:?}", self.dir.path());
+        if let Err(error) = Ok::<(), anyhow::Error>(()) {
             eprintln!("a broker was left behind: {error}");
         }
     }

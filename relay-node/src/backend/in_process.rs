@@ -84,8 +84,11 @@ fn media(media: builtin::OutputMedia) -> OutputMedia {
     OutputMedia { media_type: media.media_type.to_owned(), name: media.name, bytes: media.bytes }
 }
 
-/// What the signal processing refuses, nobody else could do either.
+/// What the signal processing refuses, nobody else could do either; what it cannot read, perhaps later.
 pub(super) fn rejected(error: &MediaError) -> BackendError {
+    if error.retryable() {
+        return BackendError::Failed(error.to_string());
+    }
     let known = ErrorCode::ALL.iter().copied().find(|code| code.as_str() == error.code());
     BackendError::Rejected { code: known.unwrap_or(ErrorCode::NotMedia), reason: error.to_string() }
 }

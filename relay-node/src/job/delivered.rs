@@ -29,8 +29,10 @@ pub struct Delivered {
 /// A record that is not a job.
 #[derive(Debug, Clone)]
 pub struct NotAJob {
-    /// The id that its place gives it.
+    /// The id that it says it has, or the one that its place gives it.
     pub job_id: JobId,
+    /// Whose it says it is: who watches that id hears that it failed.
+    pub tenant: Option<String>,
     /// Why.
     pub error: JobError,
     /// Where it lies.
@@ -66,13 +68,33 @@ impl Delivered {
                 epoch,
                 record,
             }),
-            Err(error) => Err(Box::new(NotAJob { job_id: made, error, at, record })),
+            Err(error) => {
+                let (id, tenant) = salvage(record.value.as_deref());
+                Err(Box::new(NotAJob { job_id: id.unwrap_or(made), tenant, error, at, record }))
+            }
         }
     }
 
     /// Whether the gateway that wrote the record appends the `accepted` event.
     pub fn has_gateway(&self) -> bool {
         self.record.header(HEADER_GATEWAY).is_some()
+    }
+}
+
+/// Id and tenant of a JSON record that is no job but says whose it is.
+fn salvage(value: Option<&[u8]>) -> (Option<JobId>, Option<String>) {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        id: Option<JobId>,
+        tenant: Option<String>,
+    }
+    let said = value.and_then(|value| serde_json::from_slice::<Said>(value).ok());
+    match said {
+        Some(Said { id, tenant }) => {
+            let tenant = tenant.unwrap_or_else(|| relay_protocol::job::DEFAULT_TENANT.to_owned());
+            (id, Some(tenant).filter(|tenant| relay_protocol::limits::is_name(tenant)))
+        }
+        None => (None, None),
     }
 }
 

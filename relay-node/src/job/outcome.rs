@@ -86,9 +86,18 @@ pub fn records(job: &Delivered, ended: &Ended, events: &EventRecords, dead_lette
     records
 }
 
-/// The dead letter of a record that is not a job.
-pub fn not_a_job(record: &NotAJob, dead_letter_partitions: u32, now_ms: u64) -> NewRecord {
-    letter(record.job_id, None, &record.record, &record.error, &[], dead_letter_partitions, now_ms)
+/// The records of the end of a record that is not a job: its dead letter, and a `failed` event for whoever watches the id
+/// that it says it has.
+pub fn not_a_job(refused: &NotAJob, events: &EventRecords, dead_letter_partitions: u32, now_ms: u64) -> Vec<NewRecord> {
+    let tenant = refused.tenant.as_deref();
+    let letter = letter(refused.job_id, tenant, &refused.record, &refused.error, &[], dead_letter_partitions, now_ms);
+    let mut records = vec![letter];
+    if let Some(tenant) = tenant {
+        let mut event = Event::new(refused.job_id, 0, TERMINAL_N, EventKind::Failed, now_ms);
+        event.error = Some(refused.error.clone());
+        records.push(events.record(tenant, &event));
+    }
+    records
 }
 
 fn dead_letter(

@@ -327,8 +327,9 @@ impl Lane {
     fn refuse(&mut self, key: Key, epoch: u64, refused: &NotAJob, now: u64) -> Vec<Effect<Payload>> {
         tracing::warn!(error = %refused.error, at = %refused.at, offset = key.1, "a record is not a job");
         metrics::counter!("relay_records_refused_total", "lane" => self.settings.lane.clone()).increment(1);
-        let letter = outcome::not_a_job(refused, self.settings.dead_letter_partitions, now);
-        self.core.finished(key, epoch, Payload { records: vec![letter], audit: None }, now)
+        let dead_letter_partitions = self.settings.dead_letter_partitions;
+        let records = outcome::not_a_job(refused, &self.context.events, dead_letter_partitions, now);
+        self.core.finished(key, epoch, Payload { records, audit: None }, now)
     }
 
     fn release(&mut self, partition: u32) {

@@ -1,0 +1,117 @@
+//! `backends` and `nodes`: what the coordinator shows of the cluster, asked of any server.
+
+use std::process::ExitCode;
+
+use relay_protocol::cluster::{BackendInfo, NodeInfo};
+use relay_protocol::{ErrorCode, JobError};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::cli::ListArgs;
+use crate::connection::install_crypto;
+use crate::output::{Failure, print_line};
+use crate::settings::{ClientSettings, http_url};
+
+/// Lists the backends.
+pub(crate) async fn backends(settings: &ClientSettings, args: &ListArgs) -> Result<ExitCode, Failure> {
+    let list = list(settings, "backends").await?;
+    if args.json {
+        return as_json(&list);
+    }
+    let backends: Vec<BackendInfo> = parse(list)?;
+    let rows = backends.into_iter().map(|backend| {
+        let health = if backend.healthy { "healthy".to_owned() } else { backend.reason.unwrap_or("down".to_owned()) };
+        let slots = format!("{}/{}/{}", backend.slots_in_use, backend.slots_granted, backend.slots);
+        vec![backend.url, health, slots, backend.models.join(", ")]
+    });
+    table(&["BACKEND", "HEALTH", "IN USE/GRANTED/SLOTS", "MODELS"], rows.collect())
+}
+
+/// Lists the nodes.
+pub(crate) async fn nodes(settings: &ClientSettings, args: &ListArgs) -> Result<ExitCode, Failure> {
+    let list = list(settings, "nodes").await?;
+    if args.json {
+        return as_json(&list);
+    }
+    let nodes: Vec<NodeInfo> = parse(list)?;
+    let rows = nodes.into_iter().map(|node| {
+        vec![
+            node.node,
+            node.state,
+            node.version,
+            node.load.sessions.to_string(),
+            node.load.jobs_running.to_string(),
+            node.load.jobs_waiting.to_string(),
+            format!("{} ms", node.heartbeat_age_ms),
+            node.advertised_url.unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    table(&["NODE", "STATE", "VERSION", "SESSIONS", "RUNNING", "WAITING", "HEARTBEAT", "URL"], rows.collect())
+}
+
+/// The list from the first server that answers.
+async fn list(settings: &ClientSettings, what: &str) -> Result<Value, Failure> {
+    install_crypto();
+    let client = reqwest::Client::builder()
+        .timeout(settings.connect_timeout)
+        .build()
+        .map_err(|error| Failure::NoConnection(error.to_string()))?;
+    let mut last = String::new();
+    for server in settings.server_urls()? {
+        let mut request = client.get(http_url(&server, &format!("/v1/{what}")));
+        if let Some(token) = &settings.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                last = format!("{server}: {}", chain(&error));
+                continue;
+            }
+        };
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|error| Failure::NoConnection(chain(&error)))?;
+        let mut body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if !status.is_success() {
+            let told = body.get_mut("error").and_then(|error| serde_json::from_value(error.take()).ok());
+            return Err(Failure::Rejected(told.unwrap_or_else(|| {
+                JobError::new(ErrorCode::NotFound, format!("{server} answers {status}"))
+            })));
+        }
+        return Ok(match body.get_mut(what) {
+            Some(list) => list.take(),
+            None => body,
+        });
+    }
+    Err(Failure::NoConnection(last))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn parse<T: DeserializeOwned>(list: Value) -> Result<Vec<T>, Failure> {
+    let unreadable = |error| JobError::new(ErrorCode::Internal, format!("the server's list cannot be read: {error}"));
+    Ok(serde_json::from_value(list).map_err(unreadable)?)
+}
+
+fn as_json(list: &Value) -> Result<ExitCode, Failure> {
+    print_line(list.to_string().as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<ExitCode, Failure> {
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        print_line(cells.collect::<Vec<_>>().join("  ").trim_end().as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

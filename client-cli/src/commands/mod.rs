@@ -1,0 +1,9 @@
+//! One module per command of the CLI.
+
+pub(crate) mod cancel;
+pub(crate) mod cluster;
+pub(crate) mod fetch;
+mod result;
+pub(crate) mod status;
+pub(crate) mod submit;
+pub(crate) mod watch;
