@@ -120,8 +120,7 @@ impl Client {
                 (None, None)
             };
             let submit = Box::new(submit_of(job, job_id, input, watched));
-            let submitted =
-                self.ask(|answer| Command::Submit { submit, payload, again, listener, answer }).await?;
+            let submitted = self.ask(|answer| Command::Submit { submit, payload, again, listener, answer }).await?;
             match submitted {
                 Submitted::Accepted(receipt) => return Ok((receipt, kept)),
                 Submitted::UploadLost => again = true,
@@ -130,7 +129,11 @@ impl Client {
     }
 
     /// The input as the submit names it, uploaded if need be; `None` if the upload fell with its connection.
-    async fn input(&self, job: &JobRequest, progress: Progress<'_>) -> Result<Option<(SubmitInputV1, Bytes)>, ClientError> {
+    async fn input(
+        &self,
+        job: &JobRequest,
+        progress: Progress<'_>,
+    ) -> Result<Option<(SubmitInputV1, Bytes)>, ClientError> {
         let (mut source, bytes) = match &job.input {
             JobInput::Url(url) => return Ok(Some((SubmitInputV1::Url(url.clone()), Bytes::new()))),
             JobInput::Bytes(bytes) => (Source::Bytes(bytes.clone()), bytes.len() as u64),
@@ -228,8 +231,7 @@ impl Client {
     }
 
     async fn ends(&self) -> Result<Ends, ClientError> {
-        let permit: OwnedSemaphorePermit =
-            self.jobs.clone().acquire_owned().await.map_err(|_| ClientError::Closed)?;
+        let permit: OwnedSemaphorePermit = self.jobs.clone().acquire_owned().await.map_err(|_| ClientError::Closed)?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let shared = Arc::new(JobShared::default());
         Ok(Ends { listener: Listener { events: sender, shared: shared.clone(), _permit: permit }, events, shared })
@@ -247,11 +249,8 @@ impl Client {
 }
 
 fn submit_of(job: &JobRequest, job_id: JobId, input: SubmitInputV1, watch: bool) -> SubmitV1 {
-    let params = if job.params.is_empty() {
-        "{}".to_owned()
-    } else {
-        serde_json::Value::Object(job.params.clone()).to_string()
-    };
+    let params =
+        if job.params.is_empty() { "{}".to_owned() } else { serde_json::Value::Object(job.params.clone()).to_string() };
     SubmitV1 {
         request: 0,
         job_id,

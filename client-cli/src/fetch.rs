@@ -29,7 +29,8 @@ pub(crate) async fn fetch<W: AsyncWrite + Unpin>(
         bytes += part.len() as u64;
         if last {
             writer.flush().await.map_err(written)?;
-            let short = || ClientError::io(format!("{bytes} of {total} bytes came"), std::io::ErrorKind::UnexpectedEof.into());
+            let short =
+                || ClientError::io(format!("{bytes} of {total} bytes came"), std::io::ErrorKind::UnexpectedEof.into());
             return if bytes == total { Ok(bytes) } else { Err(short()) };
         }
     }

@@ -101,7 +101,10 @@ pub struct JobHandle {
 
 impl std::fmt::Debug for JobHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JobHandle").field("job_id", &self.job_id).field("last_seq", &self.last_seq).finish_non_exhaustive()
+        f.debug_struct("JobHandle")
+            .field("job_id", &self.job_id)
+            .field("last_seq", &self.last_seq)
+            .finish_non_exhaustive()
     }
 }
 

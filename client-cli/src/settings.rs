@@ -10,7 +10,8 @@ use crate::error::ClientError;
 /// Server that is used when none is named.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:8700";
 
-/// How a client finds its node and when it gives up. Every field has a default but `servers`' own is the local node.
+/// How a client finds its node and when it gives up. Every field has a default; that of `servers` is
+/// [`DEFAULT_SERVER`].
 #[derive(Clone)]
 pub struct ClientSettings {
     /// URLs of nodes, separated by commas: `http`, `https`, `ws` or `wss`.
@@ -21,7 +22,8 @@ pub struct ClientSettings {
     pub connect_timeout: Duration,
     /// When a lost connection is given up. Default 60 s.
     pub reconnect_timeout: Duration,
-    /// How long one server may take from the TCP connection to its welcome. Default 5 s.
+    /// How long one server may take from the TCP connection to its welcome. Default 2 s, so that a
+    /// server that stays silent leaves time for the next one.
     pub attempt_timeout: Duration,
     /// How long a server may take to say which node to use. Default 1 s.
     pub placement_timeout: Duration,
@@ -44,7 +46,7 @@ impl Default for ClientSettings {
             token: None,
             connect_timeout: Duration::from_secs(5),
             reconnect_timeout: Duration::from_secs(60),
-            attempt_timeout: Duration::from_secs(5),
+            attempt_timeout: Duration::from_secs(2),
             placement_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_millis(IDLE_TIMEOUT_MS),
             retry_delay_min: Duration::from_millis(100),

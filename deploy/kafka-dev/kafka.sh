@@ -65,7 +65,7 @@ install_jars() {
     install_packages
     rm -rf "$libs.part"
     echo "kafka.sh: fetching Apache Kafka by Maven" >&2
-    mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$libs.part" -DincludeScope=runtime >&2
+    mvn -q -B -Dstyle.color=never -f "$here/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$libs.part" -DincludeScope=runtime >&2
     mv "$libs.part" "$libs"
   ) 9>"$cache/install.lock"
 }
@@ -105,7 +105,7 @@ answers() {
 live_pid() {
   local pid
   pid=$(cat "$dir/pid" 2>/dev/null) || return 1
-  tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF "$dir/server.properties" || return 1
+  tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qxF "$dir/server.properties" || return 1
   echo "$pid"
 }
 
@@ -132,13 +132,19 @@ choose_ports() {
 }
 
 launch() {
+  if [ -f "$dir/libs" ] && [ "$(cat "$dir/libs")" != "$(basename "$libs")" ]; then
+    die "$dir was made by another version of Kafka; remove it to start with an empty broker"
+  fi
   choose_ports
   sed -e "s|@DATA@|$dir/data|" -e "s|@PORT@|$port|" -e "s|@CONTROLLER_PORT@|$controller_port|" \
     "$here/server.properties.in" >"$dir/server.properties"
-  local java=("$(java_command)" -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.log.kafka.coordinator.transaction=trace -Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.transaction=trace -Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.group=debug  -Dorg.slf4j.simpleLogger.log.org.apache.kafka.storage.internals.log.ProducerAppendInfo=trace)
+  local java=("$(java_command)" -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn)
   if [ ! -f "$dir/data/meta.properties" ]; then
     rm -rf "$dir/data"
-    "${java[@]}" kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' | cut -c1-22)" \
+    basename "$libs" >"$dir/libs"
+    local id # 16 bytes in base64; the zero in front keeps the text from beginning with a dash
+    id=$({ printf '\0'; head -c 15 /dev/urandom; } | base64 | tr '+/' '-_' | tr -d '=')
+    "${java[@]}" kafka.tools.StorageTool format -t "$id" \
       -c "$dir/server.properties" >"$dir/format.log" 2>&1 || die "formatting failed, see $dir/format.log"
   fi
   setsid "${java[@]}" "-Xmx$heap" -XX:+UseSerialGC kafka.Kafka "$dir/server.properties" \

@@ -1,7 +1,8 @@
-//! Measures the Kafka adapter beside rdkafka alone: `KAFKA_BOOTSTRAP=… cargo run --release -p relay-log --example kafka_latency`.
+//! Measures the Kafka adapter beside rdkafka alone: `KAFKA_BOOTSTRAP=… cargo run --release -p relay-log --example
+//! kafka_latency`.
 //!
-//! One in flight gives latencies, 128 in flight throughput. A commit holds one result and one offset at 1 in flight; at 128
-//! in flight, whatever waits forms the next commit.
+//! One in flight gives latencies, 128 in flight throughput. A commit holds one result and one offset at 1 in flight; at
+//! 128 in flight, whatever waits forms the next commit.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -52,12 +53,13 @@ async fn raw(brokers: &str, log: &KafkaLog) -> anyhow::Result<()> {
     let value = vec![7u8; VALUE_BYTES];
     let send = |n: u64| {
         let partition = i32::try_from(n % u64::from(PARTITIONS)).unwrap_or(0);
-        producer.send_result(FutureRecord::<(), _>::to(&topic).partition(partition).payload(&value))
+        let sent = producer.send_result(FutureRecord::<(), _>::to(&topic).partition(partition).payload(&value));
+        sent.map_err(|(error, _)| error)
     };
     let mut times = Vec::new();
     for n in 0..LATENCY_RECORDS {
         let start = Instant::now();
-        let sent = send(n).map_err(|(error, _)| error)?;
+        let sent = send(n)?;
         consumer.recv().await?.payload().context("empty")?;
         times.push(start.elapsed());
         sent.await?.map_err(|(error, _)| error)?;
@@ -66,7 +68,7 @@ async fn raw(brokers: &str, log: &KafkaLog) -> anyhow::Result<()> {
     let (mut sent, mut seen) = (0, 0);
     while seen < THROUGHPUT_RECORDS {
         while sent < THROUGHPUT_RECORDS && sent - seen < IN_FLIGHT {
-            drop(send(sent).map_err(|(error, _)| error)?);
+            drop(send(sent)?);
             sent += 1;
         }
         consumer.recv().await?;
@@ -130,9 +132,24 @@ async fn commit(log: &Arc<KafkaLog>) -> anyhow::Result<()> {
         times.push(start.elapsed());
     }
     let at_rate = commits_at_a_rate(&member, &assignments, &results, &mut *reader).await?;
+    let (took, commits) = commits_in_flight(&member, assignments, &results, &mut *reader).await?;
+    report("KafkaLog: commit → read", times, took);
+    report_latency("  commit → acknowledged", acknowledged);
+    report_latency("  commit → read, 50 a second", at_rate);
+    println!("  {commits} commits of {:.1} records", THROUGHPUT_RECORDS as f64 / commits as f64);
+    member.leave().await;
+    Ok(())
+}
 
+/// Keeps results in flight; whatever waits forms the next commit. The time it took, and how many commits.
+async fn commits_in_flight(
+    member: &Arc<dyn Member>,
+    assignments: Vec<Assignment>,
+    results: &Topic,
+    reader: &mut dyn LogReader,
+) -> anyhow::Result<(Duration, u64)> {
     let (waiting, mut queue) = mpsc::channel::<u64>(usize::try_from(IN_FLIGHT)?);
-    let (committer, to) = (Arc::clone(&member), Arc::clone(&results));
+    let (committer, to) = (Arc::clone(member), Arc::clone(results));
     let committing = tokio::spawn(async move {
         let (mut batch, mut commits) = (Vec::new(), 0u64);
         while queue.recv_many(&mut batch, usize::try_from(IN_FLIGHT)?).await > 0 {
@@ -140,8 +157,7 @@ async fn commit(log: &Arc<KafkaLog>) -> anyhow::Result<()> {
             for n in batch.drain(..) {
                 let single = one(&assignments, &to, n);
                 commit.records.extend(single.records);
-                let at = &single.offsets[0].at;
-                commit.offsets.retain(|offset| offset.at != *at);
+                commit.offsets.retain(|offset| offset.at != single.offsets[0].at);
                 commit.offsets.extend(single.offsets);
             }
             committer.commit(commit).await?;
@@ -156,18 +172,12 @@ async fn commit(log: &Arc<KafkaLog>) -> anyhow::Result<()> {
             waiting.send(LATENCY_RECORDS * 2 + sent).await?;
             sent += 1;
         }
-        next(&mut *reader).await?;
+        next(reader).await?;
         seen += 1;
     }
     let took = start.elapsed();
     drop(waiting);
-    let commits = committing.await??;
-    report("KafkaLog: commit → read", times, took);
-    report_latency("  commit → acknowledged", acknowledged);
-    report_latency("  commit → read, 50 a second", at_rate);
-    println!("  {commits} commits of {:.1} records", THROUGHPUT_RECORDS as f64 / commits as f64);
-    member.leave().await;
-    Ok(())
+    Ok((took, committing.await??))
 }
 
 /// The same with pauses, as a quiet cluster sees it.

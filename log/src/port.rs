@@ -230,7 +230,9 @@ pub enum MemberEvent {
 
 /// Held while a member settles partitions that it is about to lose; dropping it lets the rebalance go on.
 #[derive(Debug)]
-pub struct Release(#[expect(dead_code, reason = "its drop is the message")] Option<Box<dyn std::any::Any + Send + Sync>>);
+pub struct Release(
+    #[expect(dead_code, reason = "its drop is the message")] Option<Box<dyn std::any::Any + Send + Sync>>,
+);
 
 impl Release {
     /// A release and the receiver whose end tells that it was dropped.

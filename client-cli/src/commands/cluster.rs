@@ -74,9 +74,9 @@ async fn list(settings: &ClientSettings, what: &str) -> Result<Value, Failure> {
         let mut body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if !status.is_success() {
             let told = body.get_mut("error").and_then(|error| serde_json::from_value(error.take()).ok());
-            return Err(Failure::Rejected(told.unwrap_or_else(|| {
-                JobError::new(ErrorCode::NotFound, format!("{server} answers {status}"))
-            })));
+            return Err(Failure::Rejected(
+                told.unwrap_or_else(|| JobError::new(ErrorCode::NotFound, format!("{server} answers {status}"))),
+            ));
         }
         return Ok(match body.get_mut(what) {
             Some(list) => list.take(),

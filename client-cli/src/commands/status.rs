@@ -16,7 +16,8 @@ pub(crate) async fn run(client: &Client, args: &JobArgs) -> Result<ExitCode, Fai
         let status = client.status(args.job).await?;
         let last = &status.last;
         let why = last.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-        let line = format!("{}  {}  {} at {}{why}", status.job_id, status.state, last.event.name(), format_rfc3339(last.at));
+        let line =
+            format!("{}  {}  {} at {}{why}", status.job_id, status.state, last.event.name(), format_rfc3339(last.at));
         print_line(line.as_bytes())?;
     }
     client.clone().close().await;

@@ -22,8 +22,7 @@ const STDIN_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Runs the command.
 pub(crate) async fn run(settings: ClientSettings, args: SubmitArgs) -> Result<ExitCode, Failure> {
-    let task: Task =
-        args.task.parse().map_err(|error| JobError::new(ErrorCode::UnknownTask, format!("{error}")))?;
+    let task: Task = args.task.parse().map_err(|error| JobError::new(ErrorCode::UnknownTask, format!("{error}")))?;
     let params = params(task, &args.params)?;
     let (input, name) = input(&args.input).await?;
     let job = JobRequest {
@@ -45,7 +44,11 @@ pub(crate) async fn run(settings: ClientSettings, args: SubmitArgs) -> Result<Ex
     if args.detach {
         let (job_id, json) = client.submit_detached(job, &progress).await.inspect_err(|_| reporter.end())?;
         reporter.end();
-        if args.out.json { print_line(&json)? } else { print_line(job_id.to_string().as_bytes())? }
+        if args.out.json {
+            print_line(&json)?
+        } else {
+            print_line(job_id.to_string().as_bytes())?
+        }
         client.close().await;
         return Ok(ExitCode::SUCCESS);
     }
@@ -59,8 +62,10 @@ pub(crate) async fn run(settings: ClientSettings, args: SubmitArgs) -> Result<Ex
 
 /// The parameters, checked by the rules that the node has too.
 fn params(task: Task, given: &[(String, String)]) -> Result<Map<String, Value>, JobError> {
-    let any_json = |name: &str| task.params().iter().any(|Param { name: known, kind }| *known == name && *kind == ParamKind::Json);
-    let value = |name: &str, text: &str| if any_json(name) { json_or_text(text) } else { Value::String(text.to_owned()) };
+    let any_json =
+        |name: &str| task.params().iter().any(|Param { name: known, kind }| *known == name && *kind == ParamKind::Json);
+    let value =
+        |name: &str, text: &str| if any_json(name) { json_or_text(text) } else { Value::String(text.to_owned()) };
     let params = given.iter().map(|(name, text)| (name.clone(), value(name, text))).collect();
     check_params(task, &params)?;
     Ok(params)
@@ -92,7 +97,8 @@ async fn input(text: &str) -> Result<(JobInput, Option<String>), Failure> {
 async fn stdin() -> Result<Bytes, Failure> {
     let mut bytes = Vec::new();
     let mut limited = tokio::io::stdin().take(STDIN_BYTES_MAX + 1);
-    let read = limited.read_to_end(&mut bytes).await.map_err(|error| Failure::Usage(format!("standard input: {error}")))?;
+    let read =
+        limited.read_to_end(&mut bytes).await.map_err(|error| Failure::Usage(format!("standard input: {error}")))?;
     if read as u64 > STDIN_BYTES_MAX {
         let message = format!("standard input has more than {STDIN_BYTES_MAX} bytes: submit a file instead");
         return Err(JobError::new(ErrorCode::TooLarge, message).into());

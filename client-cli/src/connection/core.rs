@@ -56,11 +56,18 @@ pub(crate) enum Effect {
 pub(crate) type Effects = Vec<Effect>;
 
 enum Request {
-    Submit { submit: Box<SubmitV1>, payload: Bytes, again: bool },
+    Submit {
+        submit: Box<SubmitV1>,
+        payload: Bytes,
+        again: bool,
+    },
     Watch(JobId),
     Status(JobId),
     Cancel(JobId),
-    Fetch { job_id: JobId, offset: u64 },
+    Fetch {
+        job_id: JobId,
+        offset: u64,
+    },
     Upload,
     /// Jobs of it that have not ended.
     Resume(usize),
@@ -74,8 +81,16 @@ struct Watched {
     open: Option<u64>,
     /// The resume that it is part of.
     resume: Option<u64>,
+    /// A resume was sent and not answered: what comes is of the watch before it and may have gaps.
+    resuming: bool,
     /// Its handle is full: what comes is dropped until it asks again.
     paused: bool,
+}
+
+impl Watched {
+    fn new(last_seq: u64, request: u64) -> Self {
+        Self { last_seq, open: Some(request), resume: None, resuming: false, paused: false }
+    }
 }
 
 /// The state of all requests and jobs of one client.
@@ -108,7 +123,7 @@ impl Core {
         let request = self.number();
         submit.request = request;
         if submit.watch {
-            self.jobs.insert(submit.job_id, Watched { last_seq: 0, open: Some(request), resume: None, paused: false });
+            self.jobs.insert(submit.job_id, Watched::new(0, request));
         }
         self.requests.insert(request, Request::Submit { submit: Box::new(submit), payload, again });
         self.send(request, 0, out);
@@ -118,7 +133,7 @@ impl Core {
     /// Watches a job from its first event after `after_seq` on.
     pub(crate) fn watch(&mut self, job_id: JobId, after_seq: u64, out: &mut Effects) -> u64 {
         let request = self.number();
-        self.jobs.insert(job_id, Watched { last_seq: after_seq, open: Some(request), resume: None, paused: false });
+        self.jobs.insert(job_id, Watched::new(after_seq, request));
         self.requests.insert(request, Request::Watch(job_id));
         self.send(request, 0, out);
         request
@@ -237,13 +252,13 @@ impl Core {
                 }
                 Request::Submit { again, .. } => *again = true,
                 Request::Upload => fallen.push((*request, None)),
-                Request::Resume(_) | Request::Watch(_) | Request::Status(_) | Request::Cancel(_) => {}
-                Request::Fetch { .. } => {}
+                _ => {}
             }
         }
         self.requests.retain(|_, kept| !matches!(kept, Request::Resume(_)));
         for watched in self.jobs.values_mut() {
             watched.resume = None;
+            watched.resuming = false;
         }
         for (request, job_id) in fallen {
             self.requests.remove(&request);
@@ -289,7 +304,10 @@ impl Core {
             ErrorV1::KIND => self.on_error(frame.head()?, out),
             GoodbyeV1::KIND => on_goodbye(frame.head()?, out),
             MovedV1::KIND => out.push(Effect::Moved { url: frame.head::<MovedV1>()?.url }),
-            ResumedV1::KIND => drop(frame.head::<ResumedV1>()?),
+            ResumedV1::KIND => {
+                let request = frame.head::<ResumedV1>()?.request;
+                self.jobs.values_mut().filter(|job| job.resume == Some(request)).for_each(|job| job.resuming = false);
+            }
             _ => {}
         }
         Ok(())
@@ -313,7 +331,7 @@ impl Core {
 
     fn on_event(&mut self, head: EventV1, json: &Bytes, out: &mut Effects) {
         let Some(watched) = self.jobs.get_mut(&head.job_id) else { return };
-        if watched.paused || head.seq <= watched.last_seq {
+        if watched.paused || watched.resuming || head.seq <= watched.last_seq {
             return;
         }
         watched.last_seq = head.seq;
@@ -393,7 +411,10 @@ impl Core {
     fn resume(&mut self, jobs: Vec<(JobId, u64)>, out: &mut Effects) {
         let request = self.number();
         for (job_id, _) in &jobs {
-            let before = self.jobs.get_mut(job_id).and_then(|watched| watched.resume.replace(request));
+            let before = self.jobs.get_mut(job_id).and_then(|watched| {
+                watched.resuming = true;
+                watched.resume.replace(request)
+            });
             if let Some(before) = before {
                 self.leave(before);
             }
@@ -434,9 +455,7 @@ impl Core {
             Ok(frame) => out.push(Effect::Send(frame)),
             // Only a request that is too large cannot be encoded.
             Err(error) => {
-                let error = JobError::new(ErrorCode::TooLarge, error.to_string());
-                let ErrorV1 { code, message, retryable, .. } =
-                    ErrorV1 { request, code: error.code, message: error.message, retryable: false, retry_after_ms: None };
+                let JobError { code, message, retryable } = JobError::new(ErrorCode::TooLarge, error.to_string());
                 self.on_error(ErrorV1 { request, code, message, retryable, retry_after_ms: None }, out);
             }
         }

@@ -278,11 +278,14 @@ pub(super) fn refuse(command: Command, error: &ClientError) {
         Command::Cancel { answer, .. } => Waiter::Cancel(answer),
         Command::Fetch { parts, .. } => Waiter::Fetch(parts),
         Command::UploadBegin { signals, .. } => Waiter::Upload(signals),
-        Command::Close { done } => return drop(done.send(())),
-        Command::Unwatch { .. }
-        | Command::Rewatch { .. }
-        | Command::UploadChunk { .. }
-        | Command::UploadEnd { .. } => return,
+        Command::Close { done } => {
+            // Whoever asked may have gone.
+            _ = done.send(());
+            return;
+        }
+        Command::Unwatch { .. } | Command::Rewatch { .. } | Command::UploadChunk { .. } | Command::UploadEnd { .. } => {
+            return;
+        }
     };
     refuse_waiter(waiter, error);
 }

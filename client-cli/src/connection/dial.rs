@@ -131,13 +131,13 @@ async fn handshake(settings: &ClientSettings, server: &Url) -> Result<Dialled, D
         })?;
         request.headers_mut().insert(AUTHORIZATION, header);
     }
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(FRAME_BYTES_MAX))
-        .max_frame_size(Some(FRAME_BYTES_MAX));
-    let (mut socket, _) = connect_async_with_config(request, Some(config), true).await.map_err(|error| match error {
-        WsError::Http(answer) => refused(&answer),
-        error => failed(&error),
-    })?;
+    let config =
+        WebSocketConfig::default().max_message_size(Some(FRAME_BYTES_MAX)).max_frame_size(Some(FRAME_BYTES_MAX));
+    let (mut socket, _) =
+        connect_async_with_config(request, Some(config), true).await.map_err(|error| match error {
+            WsError::Http(answer) => refused(&answer),
+            error => failed(&error),
+        })?;
     let hello = HelloV1 {
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,

@@ -2,6 +2,8 @@
 
 mod command;
 mod core;
+#[cfg(test)]
+mod core_test;
 mod desk;
 mod dial;
 
@@ -24,9 +26,7 @@ use crate::clock::{jittered, now_us, random_u64};
 use crate::error::ClientError;
 use crate::settings::{ClientSettings, server_url};
 
-pub(crate) use command::{
-    Answer, Command, FetchedPart, JobShared, Listener, Receipt, Submitted, UploadSignal,
-};
+pub(crate) use command::{Answer, Command, FetchedPart, JobShared, Listener, Receipt, Submitted, UploadSignal};
 pub(crate) use core::ACCEPTED_SEQ;
 pub(crate) use dial::install_crypto;
 
@@ -186,21 +186,22 @@ impl Link {
         stream: &mut SplitStream<Socket>,
         turn: &mut Turn,
     ) {
-        let mut message = first;
-        for _ in 0..BATCH_MAX {
-            match message {
-                Some(Ok(Message::Binary(bytes))) => self.on_frame(bytes, turn).await,
-                Some(Ok(Message::Close(_))) | None => turn.lost("the node closed the connection"),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => turn.lost(error),
-            }
+        self.on_message(first, turn).await;
+        for _ in 1..BATCH_MAX {
             if turn.gone.is_some() {
                 return;
             }
-            match stream.next().now_or_never() {
-                Some(next) => message = next,
-                None => return,
-            }
+            let Some(next) = stream.next().now_or_never() else { return };
+            self.on_message(next, turn).await;
+        }
+    }
+
+    async fn on_message(&mut self, message: Option<Result<Message, WsError>>, turn: &mut Turn) {
+        match message {
+            Some(Ok(Message::Binary(bytes))) => self.on_frame(bytes, turn).await,
+            Some(Ok(Message::Close(_))) | None => turn.lost("the node closed the connection"),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => turn.lost(error),
         }
     }
 

@@ -18,7 +18,8 @@ use crate::port::{LogError, NewRecord};
 /// Wait for room when as many appends wait for the broker as may.
 const FULL_BACK_OFF: Duration = Duration::from_millis(2);
 
-/// Added to the delivery time-out, within which librdkafka answers; beyond it something is wrong with librdkafka itself.
+/// Added to the delivery time-out, within which librdkafka answers; beyond it something is wrong with librdkafka
+/// itself.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
 type Handle = ThreadedProducer<Deliveries>;

@@ -1,7 +1,7 @@
 //! One partition's queue of fetched records, read without blocking.
 //!
-//! Each partition of a consumer has a queue of its own: the end of a partition arrives with its partition, a paused one is
-//! simply not read, and whoever waits is woken by librdkafka's own thread with no thread of ours in between.
+//! Each partition of a consumer has a queue of its own: the end of a partition arrives with its partition, a paused one
+//! is simply not read, and whoever waits is woken by librdkafka's own thread with no thread of ours in between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 use super::record;
 use crate::port::{LogRecord, TopicPartition};
 
-/// How often a waiting caller looks at queues that told nothing: errors of the client have no bell, and a bell that librdkafka
-/// did not ring must not stop a partition.
+/// How often a waiting caller looks at queues that told nothing: errors of the client have no bell, and a bell that
+/// librdkafka did not ring must not stop a partition.
 pub(super) const IDLE_LOOK: Duration = Duration::from_millis(200);
 
 /// What lay in the queue.

@@ -1,4 +1,5 @@
-//! A group's member as librdkafka drives it: rebalances become events, and hold until the partitions are safe to give up.
+//! A group's member as librdkafka drives it: rebalances become events, and hold until the partitions are safe to give
+//! up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::errors::{is_denial, is_unknown_partition, log_error};
 use super::feed::{Feed, partition_id};
-use super::query::{Query, committed_of};
+use super::query::{Query, committed_of, open_transaction_max};
 use super::{KafkaSettings, context, lock, millis};
 use crate::port::{Assignment, LogError, MemberEvent, Release, Topic, TopicPartition};
 
@@ -25,6 +26,10 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// How long one question for committed offsets may take before the assignment is looked at again.
 const COMMITTED_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// How often the caller is told that new partitions cannot begin, once no transaction of ours can be the reason any
+/// more.
+const OVERDUE_REPEAT: Duration = Duration::from_secs(10);
 
 /// How often a held revocation looks whether the partitions are lost anyway.
 const RELEASE_LOOK: Duration = Duration::from_millis(50);
@@ -155,13 +160,14 @@ impl Group {
         consumer.incremental_assign(&places)
     }
 
-    /// What the group has committed for `list` and where each partition begins. The question waits for open transactions, and
-    /// is asked until it is answered; `None` if the member lost the partitions or left.
+    /// What the group has committed for `list` and where each partition begins. The question waits for open
+    /// transactions, and is asked until it is answered; `None` if the member lost the partitions or left.
     fn await_committed(
         &self,
         consumer: &BaseConsumer<Membership>,
         list: &TopicPartitionList,
     ) -> Option<Vec<Assignment>> {
+        let mut overdue = Instant::now() + open_transaction_max(&self.settings);
         loop {
             if self.has_left() || consumer.assignment_lost() {
                 return None;
@@ -172,6 +178,11 @@ impl Group {
                 .and_then(|committed| self.beginnings(&committed));
             match answer {
                 Ok(found) => return Some(found),
+                Err(error) if Instant::now() >= overdue => {
+                    overdue = Instant::now() + OVERDUE_REPEAT;
+                    tracing::error!(%error, "new partitions cannot begin: a transaction may hang");
+                    self.tell(Err(error));
+                }
                 Err(error) => tracing::info!(%error, "waiting for the committed offsets of new partitions"),
             }
         }

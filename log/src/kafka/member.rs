@@ -69,6 +69,7 @@ impl KafkaMember {
             group: Arc::clone(&group),
             consumer: Arc::clone(&consumer),
             producer: Some(producer),
+            ended: None,
         };
         let (commits, closed) = start_threads(committer, &group, consumer)?;
         let (commits, out_of_range) = (Mutex::new(Some(commits)), Mutex::default());

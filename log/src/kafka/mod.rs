@@ -1,6 +1,7 @@
 //! The log on Apache Kafka.
 //!
-//! One [`KafkaLog`] serves a process. What it does with Kafka, and why, is told in `docs/kafka.md`. Every client is made by
+//! One [`KafkaLog`] serves a process. What it does with Kafka, and why, is told in `docs/kafka.md`. Every client is
+//! made by
 //! [`properties`], a pure function of the settings; blocking calls of librdkafka run on threads that may block.
 
 mod append;

@@ -51,7 +51,8 @@ pub(super) enum Role<'a> {
 /// A property of librdkafka.
 pub(super) type Property = (String, String);
 
-/// The properties of one client. Later ones win; those of `settings.extra` come before the ones that the log's promises rest on.
+/// The properties of one client. Later ones win; those of `settings.extra` come before the ones that the log's promises
+/// rest on.
 pub(super) fn properties(settings: &KafkaSettings, role: Role<'_>) -> Vec<Property> {
     let mut list = common(settings);
     list.extend(settings.extra.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -103,7 +104,8 @@ fn append(settings: &KafkaSettings) -> Vec<Property> {
     ]
 }
 
-/// `retry.backoff.ms` of 1: the broker answers `CONCURRENT_TRANSACTIONS` right after each commit, and each retry waits this long.
+/// `retry.backoff.ms` of 1: the broker answers `CONCURRENT_TRANSACTIONS` right after each commit, and each retry waits
+/// this long.
 fn transaction(settings: &KafkaSettings, id: &str, client_id: &str) -> Vec<Property> {
     let timeout = settings.transaction_timeout_ms;
     vec![
@@ -183,3 +185,7 @@ fn isolation_level(isolation: Isolation) -> &'static str {
         Isolation::Uncommitted => "read_uncommitted",
     }
 }
+
+#[cfg(test)]
+#[path = "properties_test.rs"]
+mod tests;

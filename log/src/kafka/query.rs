@@ -120,8 +120,8 @@ impl Query {
         self.offsets(&self.committed, asked)
     }
 
-    /// Borders of `partitions`. The high watermark is asked for before the stable offset: a reader that has reached a stable
-    /// offset at or beyond it has seen all that was there.
+    /// Borders of `partitions`. The high watermark is asked for before the stable offset: a reader that has reached a
+    /// stable offset at or beyond it has seen all that was there.
     pub(super) fn borders(&self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, LogError> {
         let lows = self.lows(partitions)?;
         let latest = partitions.iter().map(|at| (at, OFFSET_LATEST));
@@ -156,8 +156,8 @@ impl Query {
         }
     }
 
-    /// One request to each leader for all partitions. librdkafka passes the two special times of Kafka's protocol on: -1 is
-    /// the end as the client's isolation sees it, -2 the beginning.
+    /// One request to each leader for all partitions. librdkafka passes the two special times of Kafka's protocol on:
+    /// -1 is the end as the client's isolation sees it, -2 the beginning.
     fn ask_offsets(
         &self,
         client: &BaseConsumer<Plain>,
@@ -236,8 +236,8 @@ fn told(partitions: &[TopicPartition], offsets: Vec<Option<u64>>) -> Result<Vec<
     partitions.iter().zip(offsets).map(|(at, offset)| offset.ok_or_else(|| silent(at))).collect()
 }
 
-/// How long a transaction of ours can stay open after its producer died: its time-out, and the ten seconds between two looks of
-/// a broker with default settings.
+/// How long a transaction of ours can stay open after its producer died: its time-out, and the ten seconds between two
+/// looks of a broker with default settings.
 pub(super) fn open_transaction_max(settings: &KafkaSettings) -> Duration {
     Duration::from_millis(settings.transaction_timeout_ms.into()) + Duration::from_secs(10)
 }

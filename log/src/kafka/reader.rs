@@ -1,8 +1,9 @@
 //! Reading given partitions outside any group.
 //!
-//! The end of a partition is only told once everything that lay in it when the reader was opened has been delivered, open
-//! transactions of that moment included: a new owner that reads to the end must not miss what a dead one had almost
-//! committed. librdkafka tells the end without its offset, so an end that may have come too early is asked for again.
+//! The end of a partition is only told once everything that lay in it when the reader was opened has been delivered,
+//! open transactions of that moment included: a new owner that reads to the end must not miss what a dead one had
+//! almost committed. librdkafka tells the end without its offset, so an end that may have come too early is asked for
+//! again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

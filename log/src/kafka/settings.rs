@@ -15,13 +15,13 @@ pub struct KafkaSettings {
     pub brokers: String,
     /// Name of this process for the brokers' logs and quotas; at most 200 bytes.
     pub client_id: String,
-    /// After this many milliseconds without a heartbeat a member's partitions go to others. Brokers accept 6,000 and more
-    /// unless their `group.min.session.timeout.ms` says otherwise.
+    /// After this many milliseconds without a heartbeat a member's partitions go to others. Brokers accept 6,000 and
+    /// more unless their `group.min.session.timeout.ms` says otherwise.
     pub session_timeout_ms: u32,
     /// Milliseconds between a member's heartbeats: how soon it hears of a rebalance. At most a third of the session.
     pub heartbeat_interval_ms: u32,
-    /// After this many milliseconds the broker aborts a transaction whose producer went silent. At most the session's time-out,
-    /// so that a dead member never hides records for longer than it keeps its partitions.
+    /// After this many milliseconds the broker aborts a transaction whose producer went silent. At most the session's
+    /// time-out, so that a dead member never hides records for longer than it keeps its partitions.
     pub transaction_timeout_ms: u32,
     /// How long an append is tried before it fails, in milliseconds.
     pub delivery_timeout_ms: u32,
@@ -29,12 +29,13 @@ pub struct KafkaSettings {
     pub request_timeout_ms: u32,
     /// How long `leave` waits for the group to let a member go, in milliseconds.
     pub leave_timeout_ms: u32,
-    /// How long a broker holds an empty fetch of a member, in milliseconds. New records end the wait at once, so it costs no
-    /// latency; a partition that is newly assigned waits for it once.
+    /// How long a broker holds an empty fetch of a member, in milliseconds. New records end the wait at once, so it
+    /// costs no latency; a partition that is newly assigned waits for it once.
     pub fetch_wait_max_ms: u32,
     /// The same for readers. They learn of the end of a partition by an empty fetch: it comes at most this much later.
     pub reader_fetch_wait_max_ms: u32,
-    /// Bytes that a member or a reader has fetched ahead for one partition at most (beyond it one more fetch may arrive).
+    /// Bytes that a member or a reader has fetched ahead for one partition at most (beyond it one more fetch may
+    /// arrive).
     pub read_buffer_bytes_max: u32,
     /// Bytes of appends that wait for the broker at most; an append beyond it waits.
     pub append_buffer_bytes_max: u32,
@@ -42,8 +43,8 @@ pub struct KafkaSettings {
     pub replication_factor: u16,
     /// Copies that must have a record before it counts as written, for topics that the adapter creates.
     pub min_in_sync_replicas: u16,
-    /// Further librdkafka properties for every client, for example `security.protocol`, `sasl.mechanism`, `ssl.ca.location`.
-    /// Those that the relay's promises rest on are refused.
+    /// Further librdkafka properties for every client, for example `security.protocol`, `sasl.mechanism`,
+    /// `ssl.ca.location`. Those that the relay's promises rest on are refused.
     pub extra: BTreeMap<String, String>,
 }
 
@@ -60,7 +61,7 @@ impl Default for KafkaSettings {
             leave_timeout_ms: 5_000,
             fetch_wait_max_ms: 100,
             reader_fetch_wait_max_ms: 50,
-            read_buffer_bytes_max: 8 << 20,
+            read_buffer_bytes_max: 4 << 20,
             append_buffer_bytes_max: 64 << 20,
             replication_factor: 3,
             min_in_sync_replicas: 2,
@@ -204,3 +205,7 @@ fn within(key: &'static str, value: u32, min: u32, max: u32) -> Result<(), Inval
     }
     Err(InvalidSettings::new(key, format!("is {value}; it must be between {min} and {max}")))
 }
+
+#[cfg(test)]
+#[path = "settings_test.rs"]
+mod tests;

@@ -19,8 +19,8 @@ use crate::port::{LogError, Retention, TopicPartition, TopicSpec, TopicState};
 /// How often a new topic is looked at until it has leaders.
 const LOOK: Duration = Duration::from_millis(30);
 
-/// Bytes of a segment of a compacted topic: the newest segment is never compacted, and readers of such topics start at the
-/// beginning.
+/// Bytes of a segment of a compacted topic: the newest segment is never compacted, and readers of such topics start at
+/// the beginning.
 const COMPACT_SEGMENT_BYTES: u32 = 16 << 20;
 
 /// The configuration that a topic of `spec` is created with.
@@ -188,3 +188,7 @@ pub(super) async fn delete_before(
         Some(error) => Err(failed(error)),
     }
 }
+
+#[cfg(test)]
+#[path = "topics_test.rs"]
+mod tests;

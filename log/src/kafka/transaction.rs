@@ -1,9 +1,9 @@
 //! The thread that carries out a member's commits, one after the other.
 //!
-//! A commit is one Kafka transaction: the records, and the offsets sent under the consumer's group metadata, so that the
-//! broker refuses them if the member or its generation is no longer current. The partitions' owner map stays locked from the
-//! ownership check to the end of the transaction: the broker fences by member, not by partition, so a partition must not
-//! change hands in between. After an error the lock is released before anybody tries again.
+//! A commit is one Kafka transaction: the records, and the offsets sent under the consumer's group metadata, so that
+//! the broker refuses them if the member or its generation is no longer current. The partitions' owner map stays locked
+//! from the ownership check to the end of the transaction: the broker fences by member, not by partition, so a
+//! partition must not change hands in between. After an error the lock is released before anybody tries again.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -29,6 +29,12 @@ use crate::port::{Commit, CommitError, CommitOffset, LogError, METADATA_BYTES_MA
 /// Pause between two looks whether the records have arrived; `flush` inside librdkafka would look every 100 ms.
 const DELIVERY_LOOK: Duration = Duration::from_micros(100);
 
+/// Time that a broker takes to end a transaction after it has answered the commit.
+const ENDING: Duration = Duration::from_millis(5);
+
+/// A commit of more records than these is after throughput.
+const SMALL_RECORDS: usize = 16;
+
 /// How often an idle thread lets the client speak, or tries to make a lost producer anew.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 
@@ -44,7 +50,8 @@ pub(super) type Transactions = BaseProducer<Quiet>;
 /// Makes the producer of `id`: ends what an earlier holder has open, and fences it.
 pub(super) fn take_over(settings: &KafkaSettings, id: &str, client_id: &str) -> Result<Transactions, LogError> {
     let producer: Transactions = context::create(properties(settings, Role::Transaction { id, client_id }), Quiet)?;
-    // An earlier transaction whose commit had begun must end first: the coordinator needs the partitions' leaders for that.
+    // An earlier transaction whose commit had begun must end first: the coordinator needs the partitions' leaders for
+    // that.
     let timeout = millis(settings.request_timeout_ms) + millis(settings.transaction_timeout_ms);
     producer.init_transactions(timeout).map_err(|error| log_error("taking over the transactional id", &error))?;
     Ok(producer)
@@ -65,6 +72,8 @@ pub(super) struct Committer {
     pub(super) consumer: Arc<BaseConsumer<Membership>>,
     /// `None` while a lost producer could not be made anew.
     pub(super) producer: Option<Transactions>,
+    /// When the last commit was answered.
+    pub(super) ended: Option<Instant>,
 }
 
 /// How a transaction failed.
@@ -124,6 +133,7 @@ impl Committer {
             outcome => outcome,
         };
         drop(owned);
+        self.ended = Some(Instant::now());
         outcome.map_err(|failure| self.settle(failure))
     }
 
@@ -151,21 +161,41 @@ impl Committer {
         producer.begin_transaction().map_err(|error| before_commit(producer, &error))?;
         let timeout = millis(self.settings.transaction_timeout_ms);
         let until = Instant::now() + timeout;
-        for record in &commit.records {
-            send(producer, record, until)?;
-        }
-        if !commit.offsets.is_empty() {
-            let offsets = offset_list(&commit.offsets).map_err(|error| before_commit(producer, &error))?;
-            let metadata = self.consumer.group_metadata();
-            let metadata = metadata.ok_or_else(|| Failure::Abortable("the member has no group yet".to_owned()))?;
-            producer
-                .send_offsets_to_transaction(&offsets, &metadata, timeout)
-                .map_err(|error| before_commit(producer, &error))?;
+        if self.offsets_come_first(commit) {
+            self.send_offsets(producer, &commit.offsets, timeout)?;
+            send_all(producer, &commit.records, until)?;
+        } else {
+            send_all(producer, &commit.records, until)?;
+            self.send_offsets(producer, &commit.offsets, timeout)?;
         }
         if !await_deliveries(producer, until) {
             return Err(Failure::Abortable("the records were not acknowledged in time".to_owned()));
         }
         ask_for_commit(producer, timeout)
+    }
+
+    /// Whether the offsets go before the records. Side by side is quicker by a millisecond. But while the broker is
+    /// still ending the previous transaction it turns the new one away, and librdkafka tries again after
+    /// `retry.backoff.ms` with offsets and after 20 ms with records: small commits in quick succession would wait for
+    /// that one time in fifty.
+    fn offsets_come_first(&self, commit: &Commit) -> bool {
+        commit.records.len() <= SMALL_RECORDS && self.ended.is_some_and(|ended| ended.elapsed() < ENDING)
+    }
+
+    fn send_offsets(
+        &self,
+        producer: &Transactions,
+        offsets: &[CommitOffset],
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let offsets = offset_list(offsets).map_err(|error| before_commit(producer, &error))?;
+        let metadata = self.consumer.group_metadata();
+        let metadata = metadata.ok_or_else(|| Failure::Abortable("the member has no group yet".to_owned()))?;
+        let sent = producer.send_offsets_to_transaction(&offsets, &metadata, timeout);
+        sent.map_err(|error| before_commit(producer, &error))
     }
 
     /// Aborts what is open; the failure that the caller gets.
@@ -212,15 +242,17 @@ impl Committer {
     }
 }
 
-fn send(producer: &Transactions, record: &NewRecord, until: Instant) -> Result<(), Failure> {
-    loop {
-        let Err((error, _)) = producer.send(record::to_kafka(record, ())) else { return Ok(()) };
-        let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
-        if !full || Instant::now() >= until {
-            return Err(before_commit(producer, &error));
+fn send_all(producer: &Transactions, records: &[NewRecord], until: Instant) -> Result<(), Failure> {
+    for record in records {
+        while let Err((error, _)) = producer.send(record::to_kafka(record, ())) {
+            let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+            if !full || Instant::now() >= until {
+                return Err(before_commit(producer, &error));
+            }
+            producer.poll(DELIVERY_LOOK);
         }
-        producer.poll(DELIVERY_LOOK);
     }
+    Ok(())
 }
 
 /// Polls until every record was answered; false if `until` came first.

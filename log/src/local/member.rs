@@ -31,7 +31,12 @@ struct Stored {
 /// What [`LocalMember::look`] found.
 enum Look {
     Event(MemberEvent),
-    Stored { at: TopicPartition, epoch: u64, from: u64, to: u64 },
+    Stored {
+        at: TopicPartition,
+        epoch: u64,
+        from: u64,
+        to: u64,
+    },
     /// Look again.
     Again,
     Nothing,

@@ -30,9 +30,9 @@ pub(super) struct Store(Arc<Database>);
 
 fn broken(error: impl Into<redb::Error>) -> LogError {
     match error.into() {
-        redb::Error::DatabaseAlreadyOpen => {
-            LogError::Unavailable("another process has this data folder open: use another --data-dir, or stop it".to_owned())
-        }
+        redb::Error::DatabaseAlreadyOpen => LogError::Unavailable(
+            "another process has this data folder open: use another --data-dir, or stop it".to_owned(),
+        ),
         error => LogError::Unavailable(format!("the data folder cannot be used: {error}")),
     }
 }
@@ -80,7 +80,8 @@ impl Store {
                         borders.insert(place, (*low, high.max(*low))).map_err(broken)?;
                         let gone = (*number, *partition, 0)..(*number, *partition, *low);
                         records.retain_in(gone, |_, _| false).map_err(broken)?;
-                        let blocks = (*number, *partition, 0)..(*number, *partition, low / BLOCK_OFFSETS * BLOCK_OFFSETS);
+                        let blocks =
+                            (*number, *partition, 0)..(*number, *partition, low / BLOCK_OFFSETS * BLOCK_OFFSETS);
                         times.retain_in(blocks, |_, _| false).map_err(broken)?;
                     }
                     Write::Offset(group, at, committed) => {

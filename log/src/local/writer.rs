@@ -142,4 +142,3 @@ fn send(answer: Answer, failed: Option<&LogError>) {
 pub(super) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
-

@@ -1,6 +1,8 @@
 //! Commits: all or nothing, by the owner only.
 
-use relay_log::port::{Commit, CommitError, Log, METADATA_BYTES_MAX, NewRecord, RECORD_BYTES_MAX, Start, Topic, TopicPartition};
+use relay_log::port::{
+    Commit, CommitError, Log, METADATA_BYTES_MAX, NewRecord, RECORD_BYTES_MAX, Start, Topic, TopicPartition,
+};
 
 use super::Harness;
 use crate::support::{assigned, at, delivered, join_spec, offset, read_to_end, record, text, topic, unique, within};
@@ -110,10 +112,8 @@ pub(crate) async fn an_invalid_commit_does_nothing(harness: &dyn Harness) -> any
     let owned = assigned(&*member).await?.remove(0);
     let nowhere = TopicPartition::new(unique("nowhere"), 0);
     let large = vec![0_u8; RECORD_BYTES_MAX + 1].into();
-    let wrong = [
-        NewRecord { to: nowhere, ..record(&out, 0, "x") },
-        NewRecord { value: Some(large), ..record(&out, 0, "x") },
-    ];
+    let wrong =
+        [NewRecord { to: nowhere, ..record(&out, 0, "x") }, NewRecord { value: Some(large), ..record(&out, 0, "x") }];
     for wrong in wrong {
         let records = vec![record(&out, 0, "good"), wrong];
         let refused = member.commit(Commit { records, offsets: vec![offset(&owned, 1, "")] }).await;

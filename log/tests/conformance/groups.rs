@@ -6,7 +6,9 @@ use std::sync::Arc;
 use relay_log::port::{Commit, JoinSpec, Member, MemberEvent};
 
 use super::Harness;
-use crate::support::{assigned, at, delivered, event, join_spec, offset, record, revoking, text, topic, unique, within};
+use crate::support::{
+    assigned, at, delivered, event, join_spec, offset, record, revoking, text, topic, unique, within,
+};
 
 fn numbers<'a>(assignments: impl IntoIterator<Item = &'a relay_log::port::Assignment>) -> BTreeSet<u32> {
     assignments.into_iter().map(|assignment| assignment.at.partition).collect()
@@ -104,7 +106,8 @@ pub(crate) async fn a_full_read_ahead_does_not_hold_up_a_rebalance(harness: &dyn
     assert_eq!(taken.len(), 1);
     drop(release);
     let keep: Arc<dyn Member> = Arc::clone(&first);
-    let polling = tokio::spawn(async move { while !matches!(keep.next().await, Err(relay_log::port::LogError::Closed)) {} });
+    let polling =
+        tokio::spawn(async move { while !matches!(keep.next().await, Err(relay_log::port::LogError::Closed)) {} });
     assert_eq!(numbers(&assigned(&*second).await?), numbers_of(&taken));
     polling.abort();
     Ok(())

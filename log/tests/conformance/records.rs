@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use relay_log::port::{
-    LogError, LogReader, NewRecord, RECORD_BYTES_MAX, ReadEvent, Retention, Start, TopicPartition, TopicSpec, TopicState,
+    LogError, LogReader, NewRecord, RECORD_BYTES_MAX, ReadEvent, Retention, Start, TopicPartition, TopicSpec,
+    TopicState,
 };
 
 use super::Harness;
@@ -133,7 +134,10 @@ pub(crate) async fn topics_are_created_once_and_checked(harness: &dyn Harness) -
     log.append(vec![NewRecord { key: Some(Bytes::from_static(b"key")), ..record(&spec.name, 2, "kept") }]).await?;
     let other = TopicSpec { partitions: 5, ..spec.clone() };
     log.create_topics(std::slice::from_ref(&other)).await?;
-    assert_eq!(log.check_topics(&[spec.clone(), other]).await?, [TopicState::Ready, TopicState::Partitions { found: 3 }]);
+    assert_eq!(
+        log.check_topics(&[spec.clone(), other]).await?,
+        [TopicState::Ready, TopicState::Partitions { found: 3 }]
+    );
     assert_eq!(log.watermarks(&at(&spec.name, 2)).await?.high, 1);
     log.health().await?;
     Ok(())
@@ -176,7 +180,10 @@ pub(crate) async fn records_outlast_a_restart(harness: &dyn Harness) -> anyhow::
     assert_eq!(low, 10);
     let mut reader = log.read(vec![(at(&name, 1), Start::Earliest)]).await?;
     let (records, _) = read_to_end(&mut *reader).await?;
-    assert_eq!(records.iter().map(text).collect::<Vec<_>>(), (1..500).step_by(2).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(
+        records.iter().map(text).collect::<Vec<_>>(),
+        (1..500).step_by(2).map(|n| n.to_string()).collect::<Vec<_>>()
+    );
     log.append(vec![record(&name, 1, "after")]).await?;
     assert_eq!(text(&read_one(&mut *reader).await?), "after");
     Ok(())

@@ -40,6 +40,16 @@ async fn is_quiet(reader: &mut dyn LogReader) -> bool {
     tokio::time::timeout(QUIET, reader.next()).await.is_err()
 }
 
+/// Waits until the partition's committed end is `stable`: a broker answers the end of a transaction before it writes
+/// the markers.
+async fn marked(log: &dyn Log, topic: &Topic, stable: u64) -> anyhow::Result<()> {
+    within("the marker", async {
+        while log.watermarks(&at(topic, 0)).await?.stable < stable {}
+        Ok(())
+    })
+    .await?
+}
+
 #[tokio::test]
 async fn the_end_waits_for_a_transaction_that_was_open() -> anyhow::Result<()> {
     let log = log()?;
@@ -73,12 +83,14 @@ async fn the_end_comes_also_behind_control_records() -> anyhow::Result<()> {
     let outsider = Outsider::new()?;
     outsider.open(&topic, "aborted")?;
     outsider.0.abort_transaction(PATIENCE)?;
+    marked(&log, &topic, 2).await?;
     let mut reader = log.read(vec![(at(&topic, 0), Start::Earliest)]).await?;
     let (records, next) = read_to_end(&mut *reader).await?;
     assert_eq!((records.len(), next), (0, 2), "an aborted record and its marker are passed over");
 
     outsider.open(&topic, "committed")?;
     outsider.0.commit_transaction(PATIENCE)?;
+    marked(&log, &topic, 4).await?;
     let (records, _) = read_to_end(&mut *reader).await?;
     assert_eq!(records.iter().map(text).collect::<Vec<_>>(), ["committed"]);
     assert_eq!(records[0].offset, 2);

@@ -53,8 +53,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        self.dir.disable_cleanup(true); eprintln!("DBG dir {:?}", self.dir.path());
-        if let Err(error) = Ok::<(), anyhow::Error>(()) {
+        if let Err(error) = self.kill() {
             eprintln!("a broker was left behind: {error}");
         }
     }
@@ -126,7 +125,6 @@ async fn appends_readers_and_members_outlive_a_broker() -> anyhow::Result<()> {
 
     append(&log, &topic, "after").await?;
     while text(&read_one(&mut *reader).await?) != "after" {}
-    for _ in 0..4 { let t = Instant::now(); let c = log.committed("group", &at(&topic, 0)).await; eprintln!("DBG {c:?} {:?}", t.elapsed()); }
     loop {
         match event(&*member).await? {
             MemberEvent::Record { record, .. } if text(&record) == "after" => break,
@@ -142,8 +140,8 @@ async fn appends_readers_and_members_outlive_a_broker() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Commits `next` with the records of `commit` as a careful caller does: again after an abort, and after a doubt only what
-/// the log does not hold.
+/// Commits `next` with the records of `commit` as a careful caller does: again after an abort, and after a doubt only
+/// what the log does not hold.
 async fn commit_until_done(
     log: &KafkaLog,
     group: &str,

@@ -19,7 +19,8 @@ const QUIET: Duration = Duration::from_millis(600);
 struct Zombie(BaseProducer);
 
 impl Zombie {
-    /// A member of `group` that owned `jobs`/0, wrote a result and sent its offset, and then stopped; its session has ended.
+    /// A member of `group` that owned `jobs`/0, wrote a result and sent its offset, and then stopped; its session has
+    /// ended.
     fn new(group: &str, id: &str, jobs: &Topic, results: &Topic) -> anyhow::Result<Self> {
         let brokers = bootstrap()?;
         let producer: BaseProducer = ClientConfig::new()

@@ -61,7 +61,9 @@ fn write_and_kill(folder: &std::path::Path, enough: usize) -> anyhow::Result<u64
     let output = child.stdout.take().expect("it is piped");
     let mut last = None;
     for line in BufReader::new(output).lines() {
-        let Some(number) = line?.split("acknowledged ").nth(1).and_then(|text| text.trim().parse().ok()) else { continue };
+        let Some(number) = line?.split("acknowledged ").nth(1).and_then(|text| text.trim().parse().ok()) else {
+            continue;
+        };
         last = Some(number);
         if number as usize % 100 >= enough {
             break;

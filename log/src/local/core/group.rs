@@ -260,7 +260,8 @@ impl Group {
     /// How many each member should have: those who have most keep the odd ones.
     fn quotas(&self, held: &BTreeMap<MemberId, Vec<TopicPartition>>) -> HashMap<MemberId, usize> {
         let (each, odd) = (self.partitions.len() / held.len(), self.partitions.len() % held.len());
-        let mut order: Vec<_> = held.iter().map(|(id, partitions)| (std::cmp::Reverse(partitions.len()), *id)).collect();
+        let mut order: Vec<_> =
+            held.iter().map(|(id, partitions)| (std::cmp::Reverse(partitions.len()), *id)).collect();
         order.sort_unstable();
         order.into_iter().enumerate().map(|(rank, (_, id))| (id, each + usize::from(rank < odd))).collect()
     }
@@ -273,8 +274,11 @@ impl Group {
     ) {
         let mut given: BTreeMap<MemberId, Vec<Assignment>> = BTreeMap::new();
         for (at, owner) in self.partitions.iter_mut().filter(|(_, owner)| owner.member.is_none()) {
-            let has_room = |(id, has): &(&MemberId, &Vec<TopicPartition>)| has.len() < quotas.get(id).copied().unwrap_or(0);
-            let Some(id) = held.iter().filter(has_room).min_by_key(|(_, has)| has.len()).map(|(id, _)| *id) else { continue };
+            let has_room =
+                |(id, has): &(&MemberId, &Vec<TopicPartition>)| has.len() < quotas.get(id).copied().unwrap_or(0);
+            let Some(id) = held.iter().filter(has_room).min_by_key(|(_, has)| has.len()).map(|(id, _)| *id) else {
+                continue;
+            };
             *epoch += 1;
             *owner = Owner { member: Some(id), epoch: *epoch, ..Owner::default() };
             held.entry(id).or_default().push(at.clone());

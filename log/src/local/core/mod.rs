@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::port::{
-    Commit, CommitError, Committed, JoinSpec, LogError, LogRecord, METADATA_BYTES_MAX, NewRecord, RECORD_BYTES_MAX, Start,
-    Topic, TopicPartition, TopicSpec, TopicState, Watermarks,
+    Commit, CommitError, Committed, JoinSpec, LogError, LogRecord, METADATA_BYTES_MAX, NewRecord, RECORD_BYTES_MAX,
+    Start, Topic, TopicPartition, TopicSpec, TopicState, Watermarks,
 };
 
-pub use group::{GroupEvent, MemberId};
 use group::Group;
+pub use group::{GroupEvent, MemberId};
 pub use topic::BLOCK_OFFSETS;
 use topic::TopicData;
 
@@ -311,7 +311,9 @@ impl Core {
     ) -> Result<(), CommitError> {
         if let Some(offset) = commit.offsets.iter().find(|offset| offset.metadata.len() > METADATA_BYTES_MAX) {
             let bytes = offset.metadata.len();
-            return Err(CommitError::Invalid(format!("{bytes} bytes of metadata are over the limit of {METADATA_BYTES_MAX}")));
+            return Err(CommitError::Invalid(format!(
+                "{bytes} bytes of metadata are over the limit of {METADATA_BYTES_MAX}"
+            )));
         }
         self.check(&commit.records).map_err(|error| CommitError::Invalid(error.to_string()))?;
         let Some(found) = self.groups.get(group) else { return Err(CommitError::Fenced) };
