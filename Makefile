@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 
-.PHONY: demo test build bench kafka tidy
+.PHONY: demo test build kafka tidy
 
 # The main job on the embedded default: starts the relay, submits real audio, shows events and results, stops.
 demo:
@@ -16,11 +16,6 @@ build:
 	scripts/setup.sh build
 	cargo build --release
 
-# The cost of a job against the raw log, side by side.
-bench:
-	scripts/setup.sh test
-	scripts/bench.sh
-
 # A Kafka broker for development; prints KAFKA_BOOTSTRAP.
 kafka:
 	scripts/setup.sh test
@@ -28,5 +23,5 @@ kafka:
 
 tidy:
 	cargo fmt --all
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace -- -D warnings
 	cargo run --quiet -p xtask -- tidy

@@ -1,1 +1,1 @@
-//! Skeleton.
+//! Load tests of the relay: the LocalAI simulator, benches, cluster tests.

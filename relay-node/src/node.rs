@@ -233,7 +233,11 @@ async fn connect(
         log: log.clone(),
         hub,
         claims,
-        urls: UrlInputs::new(inputs.url_allow.clone(), inputs.upload_bytes_max, Duration::from_millis(inputs.url_timeout_ms)),
+        urls: UrlInputs::new(
+            inputs.url_allow.clone(),
+            inputs.upload_bytes_max,
+            Duration::from_millis(inputs.url_timeout_ms),
+        ),
         audit: Audit::spawn(log.clone(), state.clock.clone(), state.name.clone(), audit_partitions),
         lanes: lane_partitions,
         reply_partition,
@@ -272,11 +276,8 @@ async fn serve_lane(
 ) -> anyhow::Result<LaneHandle> {
     let settings = &state.settings;
     let group = format!("media-relay.{lane}");
-    let registrar = Registrar {
-        node: state.name.clone(),
-        incarnation: state.incarnation,
-        topic: topics::control(lane).into(),
-    };
+    let registrar =
+        Registrar { node: state.name.clone(), incarnation: state.incarnation, topic: topics::control(lane).into() };
     let context = Arc::new(RunContext {
         node: state.name.clone(),
         log: online.log.clone(),

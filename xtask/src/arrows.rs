@@ -20,8 +20,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-const OURS: &[&str] =
-    &["relay-protocol", "relay-log", "relay-runtime", "relay-node", "coordinator", "client-cli", "standalone", "load-tests"];
+const OURS: &[&str] = &[
+    "relay-protocol",
+    "relay-log",
+    "relay-runtime",
+    "relay-node",
+    "coordinator",
+    "client-cli",
+    "standalone",
+    "load-tests",
+];
 
 /// Packages that the protocol must not use: it has no runtime, no clock, no I/O.
 const NOT_IN_PROTOCOL: &[&str] = &["tokio", "actix", "actix-web", "rdkafka", "reqwest", "tracing"];

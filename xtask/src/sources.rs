@@ -55,7 +55,8 @@ impl Walk<'_> {
 impl<'ast> Visit<'ast> for Walk<'_> {
     fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
         let is_test = module.attrs.iter().any(|attribute| {
-            attribute.path().is_ident("cfg") && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+            attribute.path().is_ident("cfg")
+                && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
         });
         if is_test {
             self.test_lines += module.span().end().line + 1 - module.span().start().line;

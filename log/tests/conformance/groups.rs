@@ -46,7 +46,8 @@ pub(crate) async fn a_partition_is_not_given_on_before_its_release(harness: &dyn
     log.append(vec![record(&name, 0, "a"), record(&name, 1, "b")]).await?;
     let first = log.join(join_spec(&group, &[&name], &unique("first"))).await?;
     let owned = assigned(&*first).await?;
-    (delivered(&*first).await?, delivered(&*first).await?);
+    delivered(&*first).await?;
+    delivered(&*first).await?;
     let second = log.join(join_spec(&group, &[&name], &unique("second"))).await?;
     let waiting = tokio::spawn({
         let second = Arc::clone(&second);

@@ -31,9 +31,11 @@ impl Backend for InProcess {
         let (limits, gone) = (self.limits.clone(), Arc::new(AtomicBool::new(false)));
         let _sets_gone = SetWhenDropped(gone.clone());
         let work = move || {
-            let source = open(&call.media).map_err(|error| BackendError::Failed(format!("the input cannot be read: {error}")))?;
+            let source = open(&call.media)
+                .map_err(|error| BackendError::Failed(format!("the input cannot be read: {error}")))?;
             let mut progress = Reporter { updates, gone };
-            let output = builtin::run(task, &call.params, source, &limits, &mut progress).map_err(|error| rejected(&error))?;
+            let output =
+                builtin::run(task, &call.params, source, &limits, &mut progress).map_err(|error| rejected(&error))?;
             Ok(Output { result: output.result, media: output.media.map(media) })
         };
         tokio::task::spawn_blocking(work).await.map_err(|error| BackendError::Failed(error.to_string()))?

@@ -127,4 +127,3 @@ pub trait Backend: Send + Sync {
 pub fn text<'a>(params: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     params.get(name).and_then(Value::as_str)
 }
-

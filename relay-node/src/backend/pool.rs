@@ -151,7 +151,8 @@ impl Pool {
     /// What this node wants: requests that wait and, under no model, those that run.
     pub fn demand(&self) -> Vec<SlotDemand> {
         let state = self.lock();
-        let running: u32 = state.slots.in_use().filter(|(name, ..)| *name != BUILTIN).map(|(_, in_use, _)| in_use).sum();
+        let running: u32 =
+            state.slots.in_use().filter(|(name, ..)| *name != BUILTIN).map(|(_, in_use, _)| in_use).sum();
         let mut demand = state.slots.waiting_by_model();
         if running > 0 {
             *demand.entry(None).or_default() += running;

@@ -49,7 +49,8 @@ impl CoordinatorLink {
         let token = match settings.token_file.as_str() {
             "" => None,
             file => {
-                let text = std::fs::read_to_string(file).with_context(|| format!("reading coordinator.token_file {file}"))?;
+                let text =
+                    std::fs::read_to_string(file).with_context(|| format!("reading coordinator.token_file {file}"))?;
                 Some(text.trim().to_owned())
             }
         };
@@ -77,7 +78,10 @@ impl CoordinatorLink {
                 }
                 Err(error) => {
                     metrics::gauge!("relay_coordinator_reachable").set(0.0);
-                    tracing::warn!(error = format!("{error:#}"), "no coordinator answers; going on with the slots held");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "no coordinator answers; going on with the slots held"
+                    );
                     self.0.current.fetch_add(1, Ordering::Relaxed);
                 }
             }

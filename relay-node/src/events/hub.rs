@@ -241,12 +241,8 @@ impl Feed {
 
     /// Wakes a watcher that may have nothing else to wake it, so that it looks at its lagging jobs.
     fn nudge(&self, sink: &Sink, job_id: JobId) {
-        let nothing = RoutedEvent {
-            job_id,
-            seq: 0,
-            kind: relay_protocol::EventKind::Progress,
-            json: bytes::Bytes::new(),
-        };
+        let nothing =
+            RoutedEvent { job_id, seq: 0, kind: relay_protocol::EventKind::Progress, json: bytes::Bytes::new() };
         // A full channel wakes its reader anyway.
         drop(sink.events.try_send(nothing));
     }

@@ -52,10 +52,7 @@ fn a_partial_before_its_started_is_dropped_and_the_started_is_not() {
             event(1, 3, EventKind::Partial),
         ],
     );
-    assert_eq!(
-        seen,
-        [(EventKind::Accepted, 1), (EventKind::Started, seq(1, 1)), (EventKind::Partial, seq(1, 3))]
-    );
+    assert_eq!(seen, [(EventKind::Accepted, 1), (EventKind::Started, seq(1, 1)), (EventKind::Partial, seq(1, 3))]);
 }
 
 #[test]
@@ -71,7 +68,10 @@ fn a_late_partial_of_an_earlier_attempt_is_dropped() {
 #[test]
 fn a_watch_that_goes_on_in_the_middle_of_an_attempt_gets_its_partials() {
     let mut order = Order::after(seq(1, 2));
-    let seen = deliver(&mut order, [event(1, 1, EventKind::Started), event(1, 2, EventKind::Partial), event(1, 3, EventKind::Partial)]);
+    let seen = deliver(
+        &mut order,
+        [event(1, 1, EventKind::Started), event(1, 2, EventKind::Partial), event(1, 3, EventKind::Partial)],
+    );
     assert_eq!(seen, [(EventKind::Partial, seq(1, 3))]);
 }
 

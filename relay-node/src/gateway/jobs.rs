@@ -43,7 +43,8 @@ async fn create(
         form::read(&node, &identity, &request, payload.into_inner()).await.map_err(|error| api_error(&error))?
     } else {
         let body = payload.to_bytes_limited(JSON_BYTES_MAX).await.map_err(|_| {
-            let message = format!("a JSON body may have {JSON_BYTES_MAX} bytes: send larger inputs as multipart/form-data");
+            let message =
+                format!("a JSON body may have {JSON_BYTES_MAX} bytes: send larger inputs as multipart/form-data");
             api_error(&JobError::new(ErrorCode::TooLarge, message))
         })?;
         let body = body.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
@@ -78,7 +79,8 @@ fn read_json(body: &[u8]) -> Result<(String, Job), JobError> {
     {
         return Err(JobError::new(ErrorCode::UnknownTask, unknown.to_string()));
     }
-    let job = serde_json::from_value(Value::Object(fields)).map_err(|error| bad(format!("this is not a job: {error}")))?;
+    let job =
+        serde_json::from_value(Value::Object(fields)).map_err(|error| bad(format!("this is not a job: {error}")))?;
     Ok((lane, job))
 }
 
@@ -91,9 +93,7 @@ async fn show(node: web::Data<NodeState>, id: web::Path<JobId>, caller: Caller) 
 async fn cancel(node: web::Data<NodeState>, id: web::Path<JobId>, caller: Caller) -> Result<HttpResponse, ApiError> {
     let identity = allow(&node, &caller, Scope::JobsCancel, "jobs.cancel")?;
     match submit::cancel(&node, &identity, *id).await.map_err(|error| api_error(&error))? {
-        Cancel::Requested => {
-            Ok(HttpResponse::Accepted().json(json!({ "job_id": *id, "state": "cancel_requested" })))
-        }
+        Cancel::Requested => Ok(HttpResponse::Accepted().json(json!({ "job_id": *id, "state": "cancel_requested" }))),
         Cancel::AlreadyEnded => {
             Err(api_error(&JobError::new(ErrorCode::AlreadyEnded, format!("job {id} has ended already"))))
         }

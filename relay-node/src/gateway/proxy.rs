@@ -41,10 +41,9 @@ async fn pass_on(node: &NodeState, path: &str) -> Result<HttpResponse, ApiError>
     let Some(coordinator) = &node.coordinator else {
         return Err(ApiError::new(ErrorCode::NotFound, "this node works without a coordinator"));
     };
-    let answer = coordinator
-        .get(path)
-        .await
-        .map_err(|error| ApiError::new(ErrorCode::CoordinatorUnavailable, format!("no coordinator answers: {error}")).retry_after(1))?;
+    let answer = coordinator.get(path).await.map_err(|error| {
+        ApiError::new(ErrorCode::CoordinatorUnavailable, format!("no coordinator answers: {error}")).retry_after(1)
+    })?;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     Ok(HttpResponse::build(status).content_type("application/json").body(answer.body))
 }

@@ -94,8 +94,8 @@ pub fn uploads_of(tenant: &str) -> String {
 }
 
 fn record(node: &NodeState, job: &Job, key: String, to: TopicPartition, now_ms: u64) -> Result<NewRecord, JobError> {
-    let value =
-        encode_job(job).map_err(|error| JobError::new(ErrorCode::TooLarge, format!("the job is too large: {error}")))?;
+    let value = encode_job(job)
+        .map_err(|error| JobError::new(ErrorCode::TooLarge, format!("the job is too large: {error}")))?;
     let mut headers = vec![(HEADER_GATEWAY.to_owned(), Bytes::copy_from_slice(node.name.as_bytes()))];
     if let Some(traceparent) = &job.traceparent {
         headers.push((HEADER_TRACEPARENT.to_owned(), Bytes::copy_from_slice(traceparent.as_bytes())));

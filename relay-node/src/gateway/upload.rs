@@ -28,7 +28,12 @@ impl Uploads {
     ///
     /// # Errors
     /// [`ErrorCode::TooLarge`], [`ErrorCode::TooManyRequests`], [`ErrorCode::StoreUnavailable`].
-    pub async fn begin(&mut self, node: &NodeState, tenant: &str, begin: UploadBeginV1) -> Result<UploadAckV1, JobError> {
+    pub async fn begin(
+        &mut self,
+        node: &NodeState,
+        tenant: &str,
+        begin: UploadBeginV1,
+    ) -> Result<UploadAckV1, JobError> {
         let limit = node.settings.inputs.upload_bytes_max;
         if let Some(bytes) = begin.bytes.filter(|bytes| *bytes > limit) {
             let message = format!("an upload of {bytes} bytes is over the limit of {limit}");

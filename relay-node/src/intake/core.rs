@@ -310,7 +310,9 @@ impl<P> Core<P> {
         }
         let mut effects = self.settle();
         // What was never ours, or is already settled, must not hold the rebalance up.
-        effects.extend(partitions.iter().filter(|number| !self.partitions.contains_key(number)).map(|n| Effect::Release(*n)));
+        effects.extend(
+            partitions.iter().filter(|number| !self.partitions.contains_key(number)).map(|n| Effect::Release(*n)),
+        );
         effects
     }
 

@@ -39,7 +39,9 @@ fn entry(id: u64, priority: Priority) -> Entry {
 #[test]
 fn higher_priority_goes_first_then_the_order_of_coming() {
     let mut room = Room::default();
-    for (id, priority) in [(1, Priority::Batch), (2, Priority::Normal), (3, Priority::Interactive), (4, Priority::Normal)] {
+    for (id, priority) in
+        [(1, Priority::Batch), (2, Priority::Normal), (3, Priority::Interactive), (4, Priority::Normal)]
+    {
         room.push(0, entry(id, priority));
     }
     let order: Vec<u64> = std::iter::from_fn(|| room.pop(0)).map(|job| job.id).collect();

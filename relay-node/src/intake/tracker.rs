@@ -148,7 +148,8 @@ impl Tracker {
 
     /// Whether another record may be read: the window still fits the metadata.
     pub fn has_room(&self) -> bool {
-        let lowest = self.offsets.iter().find(|(_, state)| **state != State::Finished).map_or(self.read_to, |(o, _)| *o);
+        let lowest =
+            self.offsets.iter().find(|(_, state)| **state != State::Finished).map_or(self.read_to, |(o, _)| *o);
         let highest = self.offsets.last_key_value().map_or(self.read_to, |(offset, _)| offset + 1).max(self.read_to);
         highest - lowest < WINDOW_OFFSETS_MAX
     }

@@ -184,9 +184,7 @@ impl ClaimCheck {
     /// [`StoreError::Mismatch`] if it is not what the claim says; the store cannot be read.
     pub async fn open_input(&self, input: &Input) -> Result<Media, StoreError> {
         match input {
-            Input::Inline(media) => {
-                Ok(Media::memory(media.data.clone(), media.name.clone(), media.media_type.clone()))
-            }
+            Input::Inline(media) => Ok(Media::memory(media.data.clone(), media.name.clone(), media.media_type.clone())),
             Input::Text(text) | Input::Url(text) => {
                 Ok(Media::memory(Bytes::copy_from_slice(text.as_bytes()), None, Some("text/plain".to_owned())))
             }

@@ -262,8 +262,7 @@ impl<'a> Run<'a> {
         if text.len() <= relay_protocol::limits::RESULT_BYTES_MAX {
             return Ok(result);
         }
-        let named =
-            Named { name: Some("result.json".to_owned()), media_type: Some("application/json".to_owned()) };
+        let named = Named { name: Some("result.json".to_owned()), media_type: Some("application/json".to_owned()) };
         Ok(json!({ "media": self.store("result", text.into(), named).await? }))
     }
 

@@ -60,7 +60,8 @@ impl UrlInputs {
             let retryable = response.status().is_server_error();
             return Err(failed(format!("the server answered {}", response.status())).with_retryable(retryable));
         }
-        let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let media_type =
+            response.headers().get("content-type").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut bytes = Vec::new();
         let mut body = response.bytes_stream();
         while let Some(part) = body.next().await {

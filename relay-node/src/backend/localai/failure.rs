@@ -37,7 +37,8 @@ pub fn of_words(status: Option<u16>, words: &str, retry_after: Option<Duration>)
         Some(status) => format!("LocalAI answered {status}: {}", cut(words)),
         None => format!("LocalAI said: {}", cut(words)),
     };
-    if status == Some(503) || status == Some(429) || words.contains("capacity reached") || words.contains("in cooldown") {
+    if status == Some(503) || status == Some(429) || words.contains("capacity reached") || words.contains("in cooldown")
+    {
         return BackendError::Busy { reason, retry_after: retry_after.or_else(|| named_wait(words)) };
     }
     match status {

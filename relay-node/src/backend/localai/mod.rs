@@ -48,7 +48,8 @@ impl LocalAi {
         let api_key: Option<Arc<str>> = match settings.api_key_file.as_str() {
             "" => None,
             file => {
-                let key = std::fs::read_to_string(file).with_context(|| format!("reading localai.api_key_file {file}"))?;
+                let key =
+                    std::fs::read_to_string(file).with_context(|| format!("reading localai.api_key_file {file}"))?;
                 Some(key.trim().into())
             }
         };

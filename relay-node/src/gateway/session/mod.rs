@@ -59,10 +59,22 @@ struct Watched {
 
 /// What a request's own task answers.
 enum Reply {
-    Submitted { request: u64, job_id: JobId, watch: bool, outcome: Result<Box<(Accepted, Option<WatchGuard>)>, JobError> },
-    Watching { request: u64, job_id: JobId, outcome: Result<WatchGuard, JobError> },
+    Submitted {
+        request: u64,
+        job_id: JobId,
+        watch: bool,
+        outcome: Result<Box<(Accepted, Option<WatchGuard>)>, JobError>,
+    },
+    Watching {
+        request: u64,
+        job_id: JobId,
+        outcome: Result<WatchGuard, JobError>,
+    },
     Frame(Bytes),
-    Failed { request: u64, error: JobError },
+    Failed {
+        request: u64,
+        error: JobError,
+    },
 }
 
 /// Why a session ends.
@@ -147,7 +159,10 @@ impl Session {
         }
     }
 
-    async fn on_message(&mut self, message: Option<Result<AggregatedMessage, actix_ws::ProtocolError>>) -> Result<(), End> {
+    async fn on_message(
+        &mut self,
+        message: Option<Result<AggregatedMessage, actix_ws::ProtocolError>>,
+    ) -> Result<(), End> {
         self.heard = Instant::now();
         match message {
             Some(Ok(AggregatedMessage::Binary(bytes))) => {
@@ -182,7 +197,9 @@ impl Session {
             PingV1::KIND => {
                 let ping: PingV1 = head(&frame)?;
                 let sent_at_us = self.node.now_us();
-                return self.send(&PongV1 { nonce: ping.nonce, ping_sent_at_us: ping.sent_at_us, sent_at_us }, b"").await;
+                return self
+                    .send(&PongV1 { nonce: ping.nonce, ping_sent_at_us: ping.sent_at_us, sent_at_us }, b"")
+                    .await;
             }
             GoodbyeV1::KIND => return Err(End::Gone("goodbye")),
             // Pongs need no answer, and kinds of later versions are passed over.
@@ -355,4 +372,3 @@ fn head<M: Message>(frame: &Frame) -> Result<M, End> {
 fn encode<M: Message>(message: &M, payload: &[u8]) -> Result<Bytes, JobError> {
     frame::encode(message, payload).map_err(|error| JobError::new(ErrorCode::Internal, error.to_string()))
 }
-

@@ -3,9 +3,7 @@
 use actix::{ActorContext, AsyncContext, Context, Handler};
 use relay_log::port::MemberEvent;
 
-use super::{
-    DrainGuard, DrainLane, Fate, FromControl, FromLog, JobEnded, Lane, LaneState, Leave, Observe, Settled,
-};
+use super::{DrainGuard, DrainLane, Fate, FromControl, FromLog, JobEnded, Lane, LaneState, Leave, Observe, Settled};
 use crate::intake::control::ControlEvent;
 
 impl Handler<FromLog> for Lane {
@@ -120,4 +118,3 @@ impl Handler<Leave> for Lane {
         }))
     }
 }
-

@@ -283,7 +283,8 @@ impl Lane {
         let outcome = ended.outcome.kind().name();
         metrics::counter!("relay_jobs_ended_total", "task" => job.job.task.name(), "outcome" => outcome).increment(1);
         let waited_ms = ended.at_ms.saturating_sub(job.place.accepted_at);
-        metrics::histogram!("relay_job_total_seconds", "task" => job.job.task.name()).record(waited_ms as f64 / 1_000.0);
+        metrics::histogram!("relay_job_total_seconds", "task" => job.job.task.name())
+            .record(waited_ms as f64 / 1_000.0);
         let records = outcome::records(job, ended, &self.context.events, self.settings.dead_letter_partitions);
         let payload = Payload { records, audit: Some(self.context.audit.outcome(job, ended)) };
         let effects = self.core.finished(key, job.epoch, payload, self.now_ms());
@@ -366,4 +367,3 @@ where
         tracing::debug!("the lane has ended");
     }
 }
-

@@ -67,4 +67,3 @@ async fn read_committed(log: &dyn Log, group: &str, offsets: &[CommitOffset]) ->
     }
     found
 }
-
