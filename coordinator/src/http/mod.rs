@@ -47,11 +47,11 @@ pub fn configure(api: Api) -> impl FnOnce(&mut web::ServiceConfig) {
             .app_data(json_config(HEARTBEAT_BYTES_MAX))
             .app_data(query_config())
             .app_data(path_config())
-            .route("/v1/heartbeat", web::post().to(handlers::heartbeat))
-            .route("/v1/cluster", web::get().to(handlers::cluster))
-            .route("/v1/nodes", web::get().to(handlers::nodes))
-            .route("/v1/backends", web::get().to(handlers::backends))
-            .route("/v1/sessions", web::get().to(handlers::sessions))
-            .route("/v1/placement", web::get().to(handlers::placement));
+            .service(web::resource("/v1/heartbeat").route(web::post().to(handlers::heartbeat)))
+            .service(web::resource("/v1/cluster").route(web::get().to(handlers::cluster)))
+            .service(web::resource("/v1/nodes").route(web::get().to(handlers::nodes)))
+            .service(web::resource("/v1/backends").route(web::get().to(handlers::backends)))
+            .service(web::resource("/v1/sessions").route(web::get().to(handlers::sessions)))
+            .service(web::resource("/v1/placement").route(web::get().to(handlers::placement)));
     }
 }

@@ -130,7 +130,8 @@ impl World {
         if self.chance(400) {
             self.restart_coordinator();
         }
-        if self.chance(100) {
+        // What a stall held back arrives before the next one: heartbeats overtake each other by less than the late time.
+        if self.now_ms >= self.stalled_until_ms + 2 * LATE_HEARTBEAT_MS && self.chance(100) {
             self.stalled_until_ms = self.now_ms + self.random.below(3_000);
         }
         for at in 0..self.slots.len() {

@@ -1,0 +1,154 @@
+//! The processes of a cluster: a broker of the test's own, a coordinator and nodes; all end with the test.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use relay_log::kafka::{KafkaLog, KafkaSettings};
+use relay_log::port::{Log, ReadEvent, Start, TopicPartition};
+use serde_json::Value;
+
+/// Longest wait for anything that should happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A binary of the workspace; `cargo test --workspace` builds them all.
+pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let folder = here.parent().and_then(|deps| deps.parent()).context("no target folder")?;
+    let path = folder.join(name);
+    ensure!(path.exists(), "{} is not built: cargo build --workspace", path.display());
+    Ok(path)
+}
+
+/// A process that said `ready URL`.
+pub(crate) struct Process {
+    pub(crate) url: String,
+    child: Child,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let output = child.stdout.take().context("no stdout")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let url = line.trim().strip_prefix("ready ").context("the process did not get ready")?.to_owned();
+        Ok(Self { url, child })
+    }
+
+    pub(crate) fn kill_9(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A process that was killed before is gone already.
+        drop(self.kill_9());
+    }
+}
+
+/// A broker, a coordinator, nodes.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Process>,
+    pub(crate) bootstrap: String,
+    _coordinator: Process,
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub(crate) fn start(nodes: usize, backends: &[&str]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let bootstrap = start_broker(&folder.path().join("kafka"))?;
+        let coordinator = Process::start(
+            Command::new(binary("coordinator")?)
+                .env("RELAY__LISTEN", "127.0.0.1:0")
+                .env("RELAY__KAFKA__BROKERS", &bootstrap)
+                .env("RELAY__KAFKA__REPLICATION_FACTOR", "1")
+                .env("RELAY__KAFKA__MIN_IN_SYNC_REPLICAS", "1")
+                .env("RELAY__LEASES__RESTART_WAIT_MS", "0")
+                .env("RELAY__BACKENDS__STATIC", backends.join(",")),
+        )?;
+        let started = (1..=nodes).map(|number| {
+            Process::start(
+                Command::new(binary("relay-node")?)
+                    .env("RELAY__LISTEN", "127.0.0.1:0")
+                    .env("RELAY__NODE__NAME", format!("node-{number}"))
+                    .env("RELAY__KAFKA__BROKERS", &bootstrap)
+                    .env("RELAY__COORDINATOR__URL", &coordinator.url)
+                    .env("RELAY__STORE__FOLDER", folder.path().join("objects")),
+            )
+        });
+        let nodes = started.collect::<anyhow::Result<_>>()?;
+        Ok(Self { nodes, bootstrap, _coordinator: coordinator, folder })
+    }
+
+    /// Which node's `started` event the job has.
+    pub(crate) fn node_that_runs(&self, job_id: &str) -> anyhow::Result<usize> {
+        let began = Instant::now();
+        loop {
+            let status = Command::new(binary("client-cli")?)
+                .args(["--server", &self.nodes[0].url, "status", "--json", job_id])
+                .output()?;
+            let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+            match status["last"]["node"].as_str() {
+                Some("node-1") => return Ok(0),
+                Some("node-2") => return Ok(1),
+                _ => ensure!(began.elapsed() < PATIENCE, "the job does not start: {status}"),
+            }
+        }
+    }
+
+    /// Terminal events of a job in the event topic, duplicates included.
+    pub(crate) fn terminal_events(&self, job_id: &str) -> anyhow::Result<usize> {
+        let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(KafkaSettings::single_broker(&self.bootstrap))?);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        runtime.block_on(async {
+            let mut open: Vec<_> = (0..8).map(|partition| TopicPartition::new("media.events", partition)).collect();
+            let mut reader = log.read(open.iter().map(|at| (at.clone(), Start::Earliest)).collect()).await?;
+            let mut count = 0;
+            while !open.is_empty() {
+                match tokio::time::timeout(PATIENCE, reader.next()).await?? {
+                    ReadEvent::End { at, .. } => open.retain(|still| *still != at),
+                    ReadEvent::Record(record) => {
+                        let event: Value = serde_json::from_slice(record.value.as_deref().unwrap_or_default())?;
+                        let ended = ["completed", "failed", "cancelled", "expired", "dead_lettered"];
+                        let is_end = event["event"].as_str().is_some_and(|kind| ended.contains(&kind));
+                        count += usize::from(event["job_id"] == job_id && is_end);
+                    }
+                }
+            }
+            Ok(count)
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.nodes.clear();
+        let stop = Command::new(repository().join("deploy/kafka-dev/kafka.sh"))
+            .args(["stop", "--kill", "--dir"])
+            .arg(self.folder.path().join("kafka"))
+            .stdout(Stdio::null())
+            .status();
+        if let Err(error) = stop {
+            eprintln!("the broker was not stopped: {error}");
+        }
+    }
+}
+
+fn start_broker(folder: &std::path::Path) -> anyhow::Result<String> {
+    let started = Command::new(repository().join("deploy/kafka-dev/kafka.sh")).args(["start", "--dir"]).arg(folder).output()?;
+    let output = String::from_utf8(started.stdout)?;
+    let line = output.lines().find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP="));
+    line.map(str::to_owned).with_context(|| format!("the broker does not start: {}", String::from_utf8_lossy(&started.stderr)))
+}
