@@ -78,7 +78,8 @@ fn kill_9_of_the_node_that_runs_a_job_leads_to_exactly_one_completed() -> anyhow
     let seen = events(&survivor, &job_id)?;
     assert_eq!(kinds(&seen).iter().filter(|kind| **kind == "completed").count(), 1, "{seen:?}");
     assert_eq!(kinds(&seen).last(), Some(&"completed"));
-    let attempts: Vec<u64> = seen.iter().filter(|event| event["event"] == "started").filter_map(|event| event["attempt"].as_u64()).collect();
+    let attempts: Vec<u64> =
+        seen.iter().filter(|event| event["event"] == "started").filter_map(|event| event["attempt"].as_u64()).collect();
     assert_eq!(attempts, [1, 2], "the second owner's attempt has a higher number");
     assert_eq!(cluster.terminal_events(&job_id)?, 1, "one terminal event lies in the topic");
     Ok(())

@@ -93,7 +93,9 @@ async fn a_topic_with_another_partition_count_is_refused() -> anyhow::Result<()>
 #[actix_web::test]
 async fn a_coordinator_becomes_ready_and_writes_who_came_and_went() -> anyhow::Result<()> {
     let log = log()?;
-    let settings = Settings { name: fresh("coordinator"), ..settings() };
+    let mut settings = Settings { name: fresh("coordinator"), ..settings() };
+    // On a busy machine the first append of a new producer takes a while.
+    settings.http.drain_timeout_ms = 30_000;
     let writer = settings.name.clone();
     let coordinator = Coordinator::start(settings, log.clone()).await?;
     timeout(PATIENCE, coordinator.readiness.wait_ready()).await?;

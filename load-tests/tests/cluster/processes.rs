@@ -147,8 +147,10 @@ impl Drop for Cluster {
 }
 
 fn start_broker(folder: &std::path::Path) -> anyhow::Result<String> {
-    let started = Command::new(repository().join("deploy/kafka-dev/kafka.sh")).args(["start", "--dir"]).arg(folder).output()?;
+    let started =
+        Command::new(repository().join("deploy/kafka-dev/kafka.sh")).args(["start", "--dir"]).arg(folder).output()?;
     let output = String::from_utf8(started.stdout)?;
     let line = output.lines().find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP="));
-    line.map(str::to_owned).with_context(|| format!("the broker does not start: {}", String::from_utf8_lossy(&started.stderr)))
+    line.map(str::to_owned)
+        .with_context(|| format!("the broker does not start: {}", String::from_utf8_lossy(&started.stderr)))
 }
