@@ -1,15 +1,20 @@
 //! From a TCP connection to a session: WebSocket, hello in time, identity, version.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{AggregatedMessage, AggregatedMessageStream};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
+use actix_ws::{AggregatedMessage, ProtocolError};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::stream::LocalBoxStream;
 use relay_protocol::hello::{self, ErrorV1, GoodbyeV1, HelloV1, WelcomeV1};
 use relay_protocol::limits::{FRAME_BYTES_MAX, TRANSFER_CHUNK_BYTES};
-use relay_protocol::{ErrorCode, JobError, SessionId, frame};
+use relay_protocol::{ErrorCode, JobError, Message, SessionId, frame};
 use relay_runtime::auth::{Authenticator, Identity};
 use relay_runtime::http_error::ApiError;
 
@@ -21,6 +26,11 @@ use crate::state::NodeState;
 const CAPABILITIES: [&str; 2] = [hello::CAPABILITY_JOBS, hello::CAPABILITY_UPLOAD];
 /// Room of a WebSocket frame beside the largest protocol frame.
 const WS_BYTES_MAX: usize = FRAME_BYTES_MAX + TRANSFER_CHUNK_BYTES;
+/// Bytes that may come without making a whole message: the largest one, and what is read together with its end.
+const UNREAD_BYTES_MAX: usize = 2 * WS_BYTES_MAX;
+
+/// A WebSocket's messages.
+pub(super) type Messages = LocalBoxStream<'static, Result<AggregatedMessage, ProtocolError>>;
 
 /// `GET /v1/connect`.
 ///
@@ -35,9 +45,12 @@ pub async fn connect(
     node.online().map_err(|error| api_error(&error))?;
     let header = request.headers().contains_key(header::AUTHORIZATION);
     let early = if header { Some(relay_runtime::http_auth::authenticate(&request)?) } else { None };
+    let unread = Rc::new(Cell::new(0));
+    let body = bounded(&request, body, unread.clone()).await?;
     let (response, socket, stream) = actix_ws::handle(&request, body)
         .map_err(|error| ApiError::new(ErrorCode::BadRequest, format!("a WebSocket is needed: {error}")))?;
     let stream = stream.max_frame_size(WS_BYTES_MAX).aggregate_continuations().max_continuation_size(WS_BYTES_MAX);
+    let stream = stream.inspect(move |_| unread.set(0)).boxed_local();
     let node = node.into_inner();
     actix_web::rt::spawn(async move {
         if let Some(opened) = open(&node, &auth, early, socket, stream).await {
@@ -47,13 +60,26 @@ pub async fn connect(
     Ok(response)
 }
 
+/// `body`, broken off once [`UNREAD_BYTES_MAX`] bytes came without a whole message. actix-ws collects a message of any size
+/// and looks at its limit when all of it is there, so that a peer could fill the memory.
+async fn bounded(request: &HttpRequest, body: web::Payload, unread: Rc<Cell<usize>>) -> Result<web::Payload, ApiError> {
+    // A connection that breaks is the end after whatever came whole before it, a goodbye for one.
+    let body = body.take_while(|piece| std::future::ready(piece.is_ok())).map(move |piece| {
+        let piece = piece?;
+        unread.set(unread.get() + piece.len());
+        if unread.get() > UNREAD_BYTES_MAX { Err(PayloadError::Overflow) } else { Ok(piece) }
+    });
+    let body = web::Payload::from_request(request, &mut Payload::Stream { payload: body.boxed_local() }).await;
+    body.map_err(|error| ApiError::internal(&error))
+}
+
 /// The session, once hello was said; otherwise the connection was told why and closed.
 async fn open(
     node: &NodeState,
     auth: &Authenticator,
     early: Option<Identity>,
     mut socket: actix_ws::Session,
-    mut stream: AggregatedMessageStream,
+    mut stream: Messages,
 ) -> Option<Opened> {
     let handshake = node.handshakes.begin();
     let timeout = Duration::from_millis(node.settings.gateway.hello_timeout_ms);
@@ -86,17 +112,14 @@ async fn open(
 }
 
 /// The hello; `Err(None)` if the peer went away.
-async fn first_frame(
-    socket: &mut actix_ws::Session,
-    stream: &mut AggregatedMessageStream,
-) -> Result<HelloV1, Option<JobError>> {
+async fn first_frame(socket: &mut actix_ws::Session, stream: &mut Messages) -> Result<HelloV1, Option<JobError>> {
     loop {
         match stream.next().await {
             Some(Ok(AggregatedMessage::Binary(bytes))) => return hello_of(bytes).map_err(Some),
             Some(Ok(AggregatedMessage::Text(_))) => return Err(Some(text_message())),
             Some(Ok(AggregatedMessage::Ping(bytes))) => socket.pong(&bytes).await.map_err(|_| None)?,
             Some(Ok(AggregatedMessage::Pong(_))) => {}
-            Some(Err(error)) => return Err(Some(JobError::new(ErrorCode::BadFrame, error.to_string()))),
+            Some(Err(error)) => return Err(Some(broken(&error))),
             Some(Ok(AggregatedMessage::Close(_))) | None => return Err(None),
         }
     }
@@ -105,8 +128,9 @@ async fn first_frame(
 fn hello_of(bytes: Bytes) -> Result<HelloV1, JobError> {
     let bad = |error: frame::DecodeError| JobError::new(ErrorCode::BadFrame, error.to_string());
     let frame = frame::split(bytes).map_err(bad)?;
-    if frame.kind != <HelloV1 as relay_protocol::Message>::KIND {
-        return Err(expected(format!("the first message must be hello, not kind {:#06x}", frame.kind)));
+    if (frame.kind, frame.version) != (HelloV1::KIND, HelloV1::VERSION) {
+        let (kind, version) = (frame.kind, frame.version);
+        return Err(expected(format!("the first message must be hello_v1, not kind {kind:#06x} version {version}")));
     }
     frame.head().map_err(bad)
 }
@@ -167,6 +191,12 @@ async fn refuse(mut socket: actix_ws::Session, error: &JobError) {
 
 fn expected(message: String) -> JobError {
     JobError::new(ErrorCode::HelloExpected, message)
+}
+
+/// The error for bytes that are no WebSocket messages, or too large ones.
+pub(super) fn broken(error: &ProtocolError) -> JobError {
+    let message = format!("no WebSocket message of at most {WS_BYTES_MAX} bytes: {error}");
+    JobError::new(ErrorCode::BadFrame, message)
 }
 
 /// The error for a text message.

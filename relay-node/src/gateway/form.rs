@@ -33,13 +33,34 @@ pub async fn read(
     payload: actix_web::dev::Payload,
 ) -> Result<(String, Job), JobError> {
     let mut form = Multipart::new(request.headers(), payload);
-    let (mut fields, mut params, mut input) = (Map::new(), Map::new(), None);
-    while let Some(field) = next(&mut form).await? {
+    let mut input = None;
+    let read = match parts(node, identity, &mut form, &mut input).await {
+        Ok((fields, params)) => job(fields, params, input.clone()),
+        Err(error) => Err(error),
+    };
+    if let (Err(_), Some(input)) = (&read, &input) {
+        submit::discard(node, input).await;
+    }
+    read
+}
+
+/// Reads all fields; what is to be worked on is in `input`, also when a later field is wrong.
+async fn parts(
+    node: &NodeState,
+    identity: &Identity,
+    form: &mut Multipart,
+    input: &mut Option<Input>,
+) -> Result<(Map<String, Value>, Map<String, Value>), JobError> {
+    let (mut fields, mut params) = (Map::new(), Map::new());
+    while let Some(field) = next(form).await? {
         let name = field.name().unwrap_or_default().to_owned();
+        if ["file", "text", "url"].contains(&name.as_str()) && input.is_some() {
+            return Err(bad("only one of the fields file, text and url can be given".to_owned()));
+        }
         match name.as_str() {
-            "file" => set(&mut input, file(node, identity, field).await?)?,
-            "text" => set(&mut input, Input::Text(text(field).await?))?,
-            "url" => set(&mut input, Input::Url(text(field).await?))?,
+            "file" => *input = Some(file(node, identity, field).await?),
+            "text" => *input = Some(Input::Text(text(field).await?)),
+            "url" => *input = Some(Input::Url(text(field).await?)),
             "params" => params.extend(parse_params(&text(field).await?)?),
             "task" | "model" | "lane" | "priority" | "idempotency_key" | "deadline" | "not_before" => {
                 fields.insert(name, Value::String(text(field).await?));
@@ -50,11 +71,15 @@ pub async fn read(
             },
         }
     }
-    let input = input.ok_or_else(|| bad("one of the fields file, text and url is needed".to_owned()))?;
-    job(fields, params, input)
+    Ok((fields, params))
 }
 
-fn job(mut fields: Map<String, Value>, params: Map<String, Value>, input: Input) -> Result<(String, Job), JobError> {
+fn job(
+    mut fields: Map<String, Value>,
+    params: Map<String, Value>,
+    input: Option<Input>,
+) -> Result<(String, Job), JobError> {
+    let input = input.ok_or_else(|| bad("one of the fields file, text and url is needed".to_owned()))?;
     let mut take = |name: &str| match fields.remove(name) {
         Some(Value::String(text)) if !text.is_empty() => Some(text),
         _ => None,
@@ -90,13 +115,6 @@ fn job(mut fields: Map<String, Value>, params: Map<String, Value>, input: Input)
         redrive_of: None,
     };
     Ok((lane, job))
-}
-
-fn set(input: &mut Option<Input>, value: Input) -> Result<(), JobError> {
-    match input.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(bad("only one of the fields file, text and url can be given".to_owned())),
-    }
 }
 
 async fn next(form: &mut Multipart) -> Result<Option<Field>, JobError> {

@@ -1,9 +1,11 @@
 //! The HTTP job API.
 
+use std::time::Duration;
+
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use relay_protocol::event::JobStatus;
-use relay_protocol::{ErrorCode, Event, EventKind, Job, JobError, JobId, StoredObject};
+use relay_protocol::{ErrorCode, Event, EventKind, Input, Job, JobError, JobId, StoredObject};
 use relay_runtime::auth::{Identity, Scope};
 use relay_runtime::http_auth::Caller;
 use relay_runtime::http_error::ApiError;
@@ -17,6 +19,8 @@ use crate::state::NodeState;
 
 /// Largest JSON body of a submit, in bytes: an inline input in base64 and the rest.
 const JSON_BYTES_MAX: usize = 1_048_576;
+/// Time in which all of a JSON body must come.
+const JSON_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Adds the job API to an app.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -42,7 +46,12 @@ async fn create(
     let (lane, mut job) = if is_form {
         form::read(&node, &identity, &request, payload.into_inner()).await.map_err(|error| api_error(&error))?
     } else {
-        let body = payload.to_bytes_limited(JSON_BYTES_MAX).await.map_err(|_| {
+        let body =
+            tokio::time::timeout(JSON_TIMEOUT, payload.to_bytes_limited(JSON_BYTES_MAX)).await.map_err(|_| {
+                let message = format!("the body did not come within {} s", JSON_TIMEOUT.as_secs());
+                ApiError::new(ErrorCode::BadRequest, message)
+            })?;
+        let body = body.map_err(|_| {
             let message =
                 format!("a JSON body may have {JSON_BYTES_MAX} bytes: send larger inputs as multipart/form-data");
             api_error(&JobError::new(ErrorCode::TooLarge, message))
@@ -53,7 +62,13 @@ async fn create(
     if job.traceparent.is_none() {
         job.traceparent = traceparent_of(&request);
     }
+    let stored = Some(job.input.clone()).filter(|input| is_form && matches!(input, Input::Object(_)));
     let accepted = submit::accept(&node, &lane, submit::of(&identity, job), "http").await;
+    if let (Err(error), Some(input)) = (&accepted, &stored)
+        && submit::was_refused(error)
+    {
+        submit::discard(&node, input).await;
+    }
     let accepted = accepted.map_err(|error| denied(&node, &identity, "jobs.submit", &error))?;
     Ok(HttpResponse::Accepted()
         .insert_header((header::LOCATION, format!("/v1/jobs/{}", accepted.job_id)))
@@ -114,7 +129,11 @@ async fn events(
         })?,
     };
     // A job that is not there must be a 404, not a stream that stays silent.
-    submit::past(&node, &identity.tenant, *id).await.map_err(|error| api_error(&error))?;
+    let past = submit::past(&node, &identity.tenant, *id).await.map_err(|error| api_error(&error))?;
+    if past.iter().any(|event| event.kind.is_terminal() && event.seq <= after_seq) {
+        // Nothing is left to come, and a browser's EventSource that reads this does not connect again.
+        return Ok(HttpResponse::NoContent().finish());
+    }
     sse::stream(node.into_inner(), identity.tenant, *id, after_seq).await.map_err(|error| api_error(&error))
 }
 

@@ -50,6 +50,8 @@ pub fn start(
             .default_service(web::to(http_error::not_found))
     })
     .workers(gateway.threads)
+    // Events are small and come one by one: none waits for the acknowledgement of the one before.
+    .tcp_nodelay(true)
     .max_connections(gateway.connections_max)
     .client_request_timeout(HEAD_TIMEOUT)
     .keep_alive(KEEP_ALIVE)

@@ -1,6 +1,8 @@
 //! The one way in: whatever the door, a job is checked, written to its lane and receipted here. And the way back: its
 //! past, and the request to cancel it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use relay_log::port::{LogError, NewRecord, TopicPartition};
 use relay_protocol::event::Place;
@@ -13,6 +15,11 @@ use crate::audit::Actor;
 use crate::events::find::CLOCK_SKEW_MS_MAX;
 use crate::events::route::RoutedEvent;
 use crate::state::{NodeState, Online};
+
+/// Age below which a job's receipt may still be on its way to the log, in milliseconds.
+const RECEIPT_DELAY_MAX_MS: u64 = 5_000;
+/// Waits for the receipt of a new job between two looks at the log, in milliseconds.
+const RECEIPT_WAITS_MS: [u64; 7] = [10, 20, 50, 100, 200, 400, 800];
 
 /// A durable job's receipt.
 #[derive(Debug, Clone)]
@@ -60,6 +67,18 @@ pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static
     let offset = offsets.first().copied().unwrap_or_default();
     let place = Place { lane: lane.to_owned(), partition: at.partition, offset, accepted_at: now_ms };
     Ok(receipt(online, &job, job_id, place, way_in))
+}
+
+/// Removes the input that was stored for a job which was refused.
+pub async fn discard(node: &NodeState, input: &Input) {
+    if let (Input::Object(object), Some(online)) = (input, node.online.get()) {
+        online.claims.discard(object).await;
+    }
+}
+
+/// Whether a job that ended with this error was not written for certain: nobody will ask for its input.
+pub fn was_refused(error: &JobError) -> bool {
+    error.code != ErrorCode::LogUnavailable.as_str()
 }
 
 fn check(node: &NodeState, online: &Online, job: &Job, job_id: JobId, now_ms: u64) -> Result<(), JobError> {
@@ -121,16 +140,24 @@ fn receipt(online: &Online, job: &Job, job_id: JobId, place: Place, way_in: &'st
     Accepted { job_id, event, json }
 }
 
-/// A job's durable events so far.
+/// A job's durable events so far. A new job's receipt may still be on its way: it is waited for.
 ///
 /// # Errors
 /// [`ErrorCode::UnknownJob`] if the tenant has no such job (any more).
 pub async fn past(node: &NodeState, tenant: &str, job_id: JobId) -> Result<Vec<RoutedEvent>, JobError> {
-    let past = node.online()?.hub.past(job_id, tenant).await.map_err(log_error)?;
-    if past.is_empty() {
-        return Err(JobError::new(ErrorCode::UnknownJob, format!("there is no job {job_id}")));
+    let online = node.online()?;
+    let is_new = job_id.made_at_ms().is_some_and(|made| node.clock.now_ms() < made + RECEIPT_DELAY_MAX_MS);
+    let mut waits = RECEIPT_WAITS_MS.iter().filter(|_| is_new);
+    loop {
+        let past = online.hub.past(job_id, tenant).await.map_err(log_error)?;
+        if !past.is_empty() {
+            return Ok(past);
+        }
+        match waits.next() {
+            Some(wait) => tokio::time::sleep(Duration::from_millis(*wait)).await,
+            None => return Err(JobError::new(ErrorCode::UnknownJob, format!("there is no job {job_id}"))),
+        }
     }
-    Ok(past)
 }
 
 /// The newest of a job's durable events.

@@ -7,7 +7,7 @@ use relay_protocol::limits::UPLOAD_WINDOW_BYTES;
 use relay_protocol::session::{UploadAckV1, UploadBeginV1, UploadChunkV1, UploadEndV1};
 use relay_protocol::{ErrorCode, Input, JobError, StoredObject};
 
-use super::form;
+use super::{form, submit};
 use crate::job::claim_check::{Named, ObjectWriter};
 use crate::state::NodeState;
 
@@ -120,11 +120,12 @@ impl Uploads {
         }
     }
 
-    /// Gives up what is not finished.
-    pub async fn abort_all(&mut self) {
+    /// Gives up what is not finished, and removes what no job has used.
+    pub async fn abort_all(&mut self, node: &NodeState) {
         for upload in self.0.drain().map(|(_, upload)| upload) {
-            if let Upload::Running { writer, .. } = upload {
-                writer.abort().await;
+            match upload {
+                Upload::Running { writer, .. } => writer.abort().await,
+                Upload::Done(object) => submit::discard(node, &Input::Object(object)).await,
             }
         }
     }

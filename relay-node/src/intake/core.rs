@@ -63,7 +63,7 @@ struct Partition {
     tracker: Tracker,
     /// Read before the control topic was; they wait for it.
     held: Option<VecDeque<Delivered>>,
-    /// Highest attempt that an earlier owner began, by offset.
+    /// Highest attempt that an earlier owner began, by offset, of the jobs that were not admitted yet.
     attempts: HashMap<u64, u32>,
     cancels: Cancels,
     paused: bool,
@@ -146,7 +146,9 @@ impl<P> Core<P> {
         match record {
             // Once the topic was read, new attempts are our own.
             ControlRecord::Started(started) if owned.held.is_some() => {
-                for job in started.jobs {
+                // Of jobs that ended nobody will ask.
+                let inherited = owned.tracker.inherited();
+                for job in started.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
                     let highest = owned.attempts.entry(job.offset).or_default();
                     *highest = job.attempt.max(*highest);
                 }
@@ -182,9 +184,6 @@ impl<P> Core<P> {
         let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
         let held = owned.held.take().unwrap_or_default();
         let mut effects: Vec<_> = held.into_iter().filter_map(|job| self.admit(job, now_ms)).collect();
-        if let Some(owned) = self.partitions.get_mut(&partition) {
-            owned.attempts = HashMap::new();
-        }
         effects.extend(self.go_on(now_ms));
         effects
     }
@@ -212,9 +211,9 @@ impl<P> Core<P> {
     }
 
     fn admit(&mut self, mut job: Delivered, now_ms: u64) -> Option<Effect<P>> {
-        let owned = self.partitions.get(&job.at.partition)?;
-        if let Some(attempts) = owned.attempts.get(&job.place.offset) {
-            job.attempts_before = job.attempts_before.max(*attempts);
+        let owned = self.partitions.get_mut(&job.at.partition)?;
+        if let Some(attempts) = owned.attempts.remove(&job.place.offset) {
+            job.attempts_before = job.attempts_before.max(attempts);
         }
         if owned.cancels.has(job.job_id, &job.job.tenant) {
             return Some(Effect::EndCancelled(Box::new(job)));

@@ -170,6 +170,13 @@ impl ClaimCheck {
         Ok(ObjectWriter { path, parts, digest: Sha256::new(), bytes: 0, bytes_max })
     }
 
+    /// Removes an object that no job will ask for. What cannot be removed stays, and is logged.
+    pub async fn discard(&self, object: &StoredObject) {
+        if let Err(error) = self.store.delete(&Path::from(object.path.as_str())).await {
+            tracing::warn!(%error, path = object.path, "an unused object could not be removed");
+        }
+    }
+
     /// The file of a stored object.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 
 use relay_log::port::{LogRecord, TopicPartition};
 use relay_protocol::event::Place;
-use relay_protocol::record::HEADER_GATEWAY;
+use relay_protocol::limits::TRACEPARENT_BYTES_MAX;
+use relay_protocol::record::{HEADER_GATEWAY, HEADER_TRACEPARENT};
 use relay_protocol::{Job, JobError, JobId, Priority, record};
 
 use crate::intake::room::Waiting;
@@ -54,20 +55,19 @@ impl Delivered {
             None => Err(JobError::new(relay_protocol::ErrorCode::NotAJob, "the record has no value")),
         };
         match decoded {
-            Ok(job) => Ok(Self {
-                job_id: job.id.unwrap_or(made),
-                place: Place {
-                    lane: lane.to_owned(),
-                    partition: at.partition,
-                    offset: record.offset,
-                    accepted_at: record.timestamp_ms,
-                },
-                attempts_before: job.attempt,
-                job,
-                at,
-                epoch,
-                record,
-            }),
+            Ok(mut job) => {
+                job.traceparent = job.traceparent.or_else(|| traceparent_of(&record));
+                let (partition, offset, accepted_at) = (at.partition, record.offset, record.timestamp_ms);
+                Ok(Self {
+                    job_id: job.id.unwrap_or(made),
+                    place: Place { lane: lane.to_owned(), partition, offset, accepted_at },
+                    attempts_before: job.attempt,
+                    job,
+                    at,
+                    epoch,
+                    record,
+                })
+            }
             Err(error) => {
                 let (id, tenant) = salvage(record.value.as_deref());
                 Err(Box::new(NotAJob { job_id: id.unwrap_or(made), tenant, error, at, record }))
@@ -79,6 +79,12 @@ impl Delivered {
     pub fn has_gateway(&self) -> bool {
         self.record.header(HEADER_GATEWAY).is_some()
     }
+}
+
+/// The trace context that a producer's instrumentation puts beside the record.
+fn traceparent_of(record: &LogRecord) -> Option<String> {
+    let value = record.header(HEADER_TRACEPARENT).filter(|value| value.len() <= TRACEPARENT_BYTES_MAX)?;
+    std::str::from_utf8(value).ok().map(str::to_owned)
 }
 
 /// Id and tenant of a JSON record that is no job but says whose it is.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use actix_ws::{AggregatedMessage, AggregatedMessageStream};
+use actix_ws::AggregatedMessage;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use relay_protocol::hello::{ErrorV1, GoodbyeV1, PingV1, PongV1};
+use relay_protocol::message::KINDS;
 use relay_protocol::session::{
     AcceptedV1, CancelV1, EventV1, FetchV1, ResumeV1, StatusV1, SubmitV1, UnwatchV1, UploadBeginV1, UploadChunkV1,
     UploadEndV1, WatchV1,
@@ -18,7 +19,7 @@ use relay_runtime::auth::Identity;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::connect;
+use super::connect::{self, Messages};
 use super::sessions::{SessionEntry, SessionFacts};
 use super::submit::Accepted;
 use super::upload::Uploads;
@@ -37,6 +38,9 @@ const EVENTS_AT_ONCE: usize = 64;
 /// Answers of its requests that may wait for one session's socket.
 const REPLIES_MAX: usize = 64;
 
+/// Code of the goodbye to a peer of which nothing was heard for too long.
+const IDLE: &str = "idle";
+
 /// A connection that said hello.
 pub struct Opened {
     /// Who it is.
@@ -46,7 +50,7 @@ pub struct Opened {
     /// Way out.
     pub socket: actix_ws::Session,
     /// Way in.
-    pub stream: AggregatedMessageStream,
+    pub stream: Messages,
 }
 
 /// A job that this session waits for.
@@ -81,7 +85,9 @@ enum Reply {
 enum End {
     /// The peer is gone or said goodbye.
     Gone(&'static str),
-    /// The node ends it.
+    /// Nothing was heard for too long.
+    Idle(Duration),
+    /// The node ends it because of an error.
     Close(JobError),
 }
 
@@ -134,7 +140,7 @@ pub async fn run(node: Arc<NodeState>, opened: Opened) {
 impl Session {
     async fn serve(
         &mut self,
-        mut stream: AggregatedMessageStream,
+        mut stream: Messages,
         mut events: mpsc::Receiver<RoutedEvent>,
         mut answers: mpsc::Receiver<Reply>,
     ) -> End {
@@ -175,12 +181,16 @@ impl Session {
             Some(Ok(AggregatedMessage::Ping(bytes))) => self.socket.pong(&bytes).await.map_err(|_| End::Gone("lost")),
             Some(Ok(AggregatedMessage::Pong(_))) => Ok(()),
             Some(Ok(AggregatedMessage::Close(_))) => Err(End::Gone("closed")),
-            Some(Err(error)) => Err(End::Close(JobError::new(ErrorCode::BadFrame, error.to_string()))),
+            Some(Err(error)) => Err(End::Close(connect::broken(&error))),
             None => Err(End::Gone("lost")),
         }
     }
 
     async fn on_frame(&mut self, frame: Frame) -> Result<(), End> {
+        if !KINDS.iter().any(|(kind, version, _)| (*kind, *version) == (frame.kind, frame.version)) {
+            // A later version's: its length is known, so it is passed over.
+            return Ok(());
+        }
         let result = match frame.kind {
             SubmitV1::KIND => self.submit(head(&frame)?, frame.payload),
             WatchV1::KIND => self.watch(head(&frame)?),
@@ -202,7 +212,7 @@ impl Session {
                     .await;
             }
             GoodbyeV1::KIND => return Err(End::Gone("goodbye")),
-            // Pongs need no answer, and kinds of later versions are passed over.
+            // Pongs need no answer, and what only nodes say means nothing here.
             _ => Ok(()),
         };
         match result {
@@ -301,8 +311,7 @@ impl Session {
 
     async fn on_ping(&mut self, idle: Duration) -> Result<(), End> {
         if self.heard.elapsed() >= idle {
-            let message = format!("nothing was heard for {} ms", idle.as_millis());
-            return Err(End::Close(JobError::new(ErrorCode::HelloExpected, message)));
+            return Err(End::Idle(idle));
         }
         let nonce = self.node.random.next_u64();
         self.send(&PingV1 { nonce, sent_at_us: self.node.now_us() }, b"").await
@@ -334,16 +343,18 @@ impl Session {
     }
 
     async fn close(mut self, end: End, lasted: Duration) {
-        self.uploads.abort_all().await;
-        let reason = match &end {
-            End::Gone(reason) => (*reason).to_owned(),
-            End::Close(error) => error.code.clone(),
+        self.uploads.abort_all(&self.node).await;
+        let (reason, message) = match &end {
+            End::Gone(reason) => ((*reason).to_owned(), None),
+            End::Idle(idle) => (IDLE.to_owned(), Some(format!("nothing was heard for {} ms", idle.as_millis()))),
+            End::Close(error) => (error.code.clone(), Some(error.message.clone())),
         };
+        // The peer may be gone already; it is told if it is not.
         if let End::Close(error) = &end {
-            // The peer may be gone already; it is told if it is not.
             drop(self.fail(0, error).await);
-            let goodbye = GoodbyeV1 { code: error.code.clone(), message: error.message.clone() };
-            drop(self.send(&goodbye, b"").await);
+        }
+        if let Some(message) = message {
+            drop(self.send(&GoodbyeV1 { code: reason.clone(), message }, b"").await);
         }
         let bytes = self.entry.facts.bytes.load(Ordering::Relaxed);
         self.audit("closed", json!({ "reason": reason, "duration_ms": lasted.as_millis() as u64, "bytes": bytes }));

@@ -45,6 +45,7 @@ impl Session {
         }
         let (node, identity, replies) = (self.node.clone(), self.identity.clone(), self.replies.clone());
         let (tenant, sink) = (self.tenant.clone(), self.sink.clone());
+        let input = job.input.clone();
         actix_web::rt::spawn(async move {
             let outcome = async {
                 let guard = match watch {
@@ -58,6 +59,9 @@ impl Session {
                 Ok(Box::new((accepted, guard)))
             };
             let outcome = outcome.await;
+            if outcome.as_ref().is_err_and(submit::was_refused) {
+                submit::discard(&node, &input).await;
+            }
             // A session that has ended needs no answer.
             drop(replies.send(Reply::Submitted { request, job_id, watch, outcome }).await);
         });
@@ -66,6 +70,14 @@ impl Session {
 
     fn job(&mut self, submit: SubmitV1, payload: Bytes) -> Result<Job, JobError> {
         let some = |text: String| (!text.is_empty()).then_some(text);
+        let task = submit.task.parse().map_err(|error: relay_protocol::task::UnknownTask| {
+            JobError::new(ErrorCode::UnknownTask, error.to_string())
+        })?;
+        let params = relay_protocol::record::parse_params(&submit.params)?;
+        let priority = Priority::from_wire(submit.priority).ok_or_else(|| {
+            JobError::new(ErrorCode::InvalidField, format!("there is no priority {}", submit.priority))
+        })?;
+        // Last, so that an upload is not used up by a submit that is refused here.
         let input = match submit.input {
             SubmitInputV1::Inline => Input::Inline(InlineMedia {
                 data: payload,
@@ -79,15 +91,11 @@ impl Session {
             id: Some(submit.job_id),
             tenant: String::new(),
             subject: String::new(),
-            task: submit.task.parse().map_err(|error: relay_protocol::task::UnknownTask| {
-                JobError::new(ErrorCode::UnknownTask, error.to_string())
-            })?,
+            task,
             model: some(submit.model),
-            params: relay_protocol::record::parse_params(&submit.params)?,
+            params,
             input,
-            priority: Priority::from_wire(submit.priority).ok_or_else(|| {
-                JobError::new(ErrorCode::InvalidField, format!("there is no priority {}", submit.priority))
-            })?,
+            priority,
             idempotency_key: submit.idempotency_key,
             deadline: submit.deadline_ms,
             not_before: submit.not_before_ms,
