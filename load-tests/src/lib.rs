@@ -1,3 +1,5 @@
 //! Load tests of the relay: the LocalAI simulator, benches, cluster tests.
 
+pub mod bench;
+pub mod broker;
 pub mod localai_sim;

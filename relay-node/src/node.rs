@@ -287,6 +287,7 @@ async fn serve_lane(
         claims: online.claims.clone(),
         urls: online.urls.clone(),
         events: events.clone(),
+        hub: online.hub.clone(),
         starts: Starts::spawn(online.log.clone(), state.clock.clone(), registrar),
         audit: online.audit.clone(),
         retry: settings.retry.clone(),

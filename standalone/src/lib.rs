@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use coordinator::Coordinator;
@@ -22,6 +23,9 @@ const LOG_FOLDER: &str = "log";
 const STORE_FOLDER: &str = "objects";
 /// File in the data folder with the token that nodes show the coordinator.
 const TOKEN_FILE: &str = "node-token";
+
+/// Pause between two looks whether a node has heard from the coordinator.
+const HEARTBEAT_LOOK: Duration = Duration::from_millis(2);
 
 /// What to run.
 #[derive(Clone)]
@@ -96,6 +100,10 @@ impl Standalone {
         }
         for node in &nodes {
             node.wait_ready().await;
+            // So that the first job already hears whether its task has a backend.
+            while !node.state.pool.is_known() {
+                tokio::time::sleep(HEARTBEAT_LOOK).await;
+            }
         }
         Ok(Self { coordinator, nodes })
     }

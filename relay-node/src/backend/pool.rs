@@ -126,7 +126,6 @@ impl Pool {
                 let granted = granted(&info.url);
                 (info.url.clone(), Known { models: info.models.clone(), healthy: info.healthy, granted })
             })
-            .filter(|(_, known)| *known != Known::default())
             .collect();
         let mut state = self.lock();
         for url in known.keys() {
@@ -136,6 +135,11 @@ impl Pool {
         }
         let decided = state.slots.update(known);
         self.hand_out(state, decided);
+    }
+
+    /// Whether the cluster's backends are known; before that, no job is refused for want of one.
+    pub fn is_known(&self) -> bool {
+        self.lock().slots.was_told()
     }
 
     /// What this node holds, and uses of it.

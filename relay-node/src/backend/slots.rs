@@ -69,13 +69,16 @@ pub struct Decided {
 
 #[derive(Debug, Default)]
 struct Backend {
-    known: Known,
+    /// `None` once it is not listed any more; it stays while requests are in flight there.
+    known: Option<Known>,
     in_use: u32,
 }
 
 /// Slots and who waits for them.
 #[derive(Debug, Default)]
 pub struct Slots {
+    /// Whether it was ever told which LocalAI backends there are: before that nothing is refused for want of one.
+    was_told: bool,
     backends: BTreeMap<String, Backend>,
     waiting: BTreeMap<(Reverse<Priority>, Ticket), Need>,
     tickets: HashMap<Ticket, Priority>,
@@ -114,25 +117,32 @@ impl Slots {
 
     /// Takes in what is known of the LocalAI backends now. One that is missing gets no new requests.
     pub fn update(&mut self, mut known: BTreeMap<String, Known>) -> Vec<Decided> {
+        self.was_told = true;
         for (name, backend) in &mut self.backends {
             if name != BUILTIN {
-                backend.known = known.remove(name).unwrap_or_default();
+                backend.known = known.remove(name);
             }
         }
-        self.backends.extend(known.into_iter().map(|(name, known)| (name, Backend { known, in_use: 0 })));
-        self.backends.retain(|_, backend| backend.in_use > 0 || backend.known != Known::default());
+        let new = known.into_iter().map(|(name, known)| (name, Backend { known: Some(known), in_use: 0 }));
+        self.backends.extend(new);
+        self.backends.retain(|_, backend| backend.in_use > 0 || backend.known.is_some());
         self.decide()
+    }
+
+    /// Whether it was ever told which LocalAI backends there are.
+    pub fn was_told(&self) -> bool {
+        self.was_told
     }
 
     /// Sets the slots of the built-in backend.
     pub fn set_builtin(&mut self, granted: u32) {
         let known = Known { models: Vec::new(), healthy: true, granted };
-        self.backends.entry(BUILTIN.to_owned()).or_default().known = known;
+        self.backends.entry(BUILTIN.to_owned()).or_default().known = Some(known);
     }
 
     /// Requests in flight at each backend.
     pub fn in_use(&self) -> impl Iterator<Item = (&str, u32, u32)> {
-        self.backends.iter().map(|(name, backend)| (name.as_str(), backend.in_use, backend.known.granted))
+        self.backends.iter().map(|(name, backend)| (name.as_str(), backend.in_use, backend.granted()))
     }
 
     /// Requests that wait, by model.
@@ -167,14 +177,18 @@ impl Slots {
         if is_builtin(need) {
             return None;
         }
-        let local_ai = || self.backends.iter().filter(|(name, _)| *name != BUILTIN).map(|(_, backend)| backend);
-        if local_ai().all(|backend| backend.known == Known::default()) {
+        if !self.was_told {
+            return None;
+        }
+        let listed =
+            || self.backends.iter().filter(|(name, _)| *name != BUILTIN).filter_map(|(_, one)| one.known.as_ref());
+        if listed().next().is_none() {
             return Some(Refusal::NeedsLocalAi);
         }
         let model = need.model.as_ref()?;
         // A backend that was never probed may have it.
-        let may_have = |backend: &Backend| backend.known.models.is_empty() || backend.known.models.contains(model);
-        (!local_ai().any(may_have)).then_some(Refusal::UnknownModel)
+        let may_have = |known: &Known| known.models.is_empty() || known.models.contains(model);
+        (!listed().any(may_have)).then_some(Refusal::UnknownModel)
     }
 
     /// Takes a slot of the best backend: one that did not fail this request, with the smallest share in use.
@@ -184,8 +198,8 @@ impl Slots {
             .iter()
             .filter(|(name, backend)| backend.can_take(name, need))
             .min_by_key(|(name, backend)| {
-                let share = u64::from(backend.in_use) * 1_000_000 / u64::from(backend.known.granted.max(1));
-                (need.avoid.contains(name), share, Reverse(backend.known.granted))
+                let share = u64::from(backend.in_use) * 1_000_000 / u64::from(backend.granted().max(1));
+                (need.avoid.contains(name), share, Reverse(backend.granted()))
             })
             .map(|(name, _)| name.clone())?;
         self.backends.get_mut(&best)?.in_use += 1;
@@ -194,13 +208,18 @@ impl Slots {
 }
 
 impl Backend {
+    fn granted(&self) -> u32 {
+        self.known.as_ref().map_or(0, |known| known.granted)
+    }
+
     fn can_take(&self, name: &str, need: &Need) -> bool {
+        let Some(known) = &self.known else { return false };
         let fits = if name == BUILTIN {
             is_builtin(need)
         } else {
-            !is_builtin(need) && need.model.as_ref().is_none_or(|model| self.known.models.contains(model))
+            !is_builtin(need) && need.model.as_ref().is_none_or(|model| known.models.contains(model))
         };
-        fits && self.known.healthy && self.in_use < self.known.granted
+        fits && known.healthy && self.in_use < known.granted
     }
 }
 

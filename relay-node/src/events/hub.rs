@@ -1,5 +1,8 @@
 //! Brings events to whoever watches a job on this node: one reader per followed partition, shared by all its watchers.
 //!
+//! Events of a job that runs on this node are brought to those who watched it from its submit as soon as the log has
+//! acknowledged them, and once more by the reader; the watchers' order drops what comes twice.
+//!
 //! A watcher that is too slow loses partials; when a durable event does not fit its channel it is marked as lagging and
 //! reads the log again from where it was. Nobody waits for it.
 
@@ -94,6 +97,8 @@ struct Watcher {
     id: u64,
     tenant: Arc<str>,
     sink: Sink,
+    /// It watches since before the job was written: whatever was delivered here, it got.
+    fresh: bool,
     /// Events that came while the past is still being read; `None` once it was.
     buffer: Option<Vec<RoutedEvent>>,
 }
@@ -137,7 +142,8 @@ impl Hub {
         let feed = self.feed(spec.job_id.reply_partition(self.records.partitions())).await?;
         let id = self.watchers.fetch_add(1, Ordering::Relaxed);
         let buffer = (!spec.fresh).then(Vec::new);
-        let watcher = Watcher { id, tenant: spec.tenant.clone(), sink: sink.clone(), buffer };
+        let (tenant, fresh) = (spec.tenant.clone(), spec.fresh);
+        let watcher = Watcher { id, tenant, sink: sink.clone(), fresh, buffer };
         lock(&feed.jobs).entry(spec.job_id).or_default().push(watcher);
         let guard = WatchGuard { feed: feed.clone(), job_id: spec.job_id, watcher: id };
         if !spec.fresh {
@@ -156,6 +162,16 @@ impl Hub {
             });
         }
         Ok(guard)
+    }
+
+    /// Delivers events of a job that runs here, which the log has acknowledged, to those who watch it from its beginning.
+    /// Every earlier event of the job must have come this way too: a later one drops those that come after it.
+    pub async fn deliver_here(&self, tenant: &str, events: impl IntoIterator<Item = RoutedEvent>) {
+        let feeds = self.feeds.lock().await;
+        for event in events {
+            let Some(feed) = feeds.get(&event.job_id.reply_partition(self.records.partitions())) else { continue };
+            feed.deliver_here(tenant, &event);
+        }
     }
 
     /// A job's durable events so far, sorted by seq; empty if the tenant has no such job.
@@ -213,6 +229,14 @@ impl Feed {
         let Some(watchers) = jobs.get_mut(&job_id) else { return };
         let Some(event) = route::routed(record, job_id) else { return };
         for watcher in watchers.iter_mut().filter(|watcher| route::belongs_to(record, &watcher.tenant)) {
+            watcher.take(event.clone());
+        }
+    }
+
+    fn deliver_here(&self, tenant: &str, event: &RoutedEvent) {
+        let mut jobs = lock(&self.jobs);
+        let Some(watchers) = jobs.get_mut(&event.job_id) else { return };
+        for watcher in watchers.iter_mut().filter(|watcher| watcher.fresh && &*watcher.tenant == tenant) {
             watcher.take(event.clone());
         }
     }

@@ -1,7 +1,7 @@
 //! Reads of an event's record what routing needs, from key and headers alone: the JSON passes through untouched.
 
 use bytes::Bytes;
-use relay_log::port::LogRecord;
+use relay_log::port::{Header, LogRecord, NewRecord};
 use relay_protocol::record::{HEADER_EVENT, HEADER_SEQ, HEADER_TENANT};
 use relay_protocol::{EventKind, JobId};
 
@@ -32,7 +32,7 @@ impl RoutedEvent {
 
 /// The job of an event's record.
 pub fn job_of(record: &LogRecord) -> Option<JobId> {
-    std::str::from_utf8(record.key.as_ref()?).ok()?.parse().ok()
+    of_key(record.key.as_ref())
 }
 
 /// Whether the record's event belongs to `tenant`.
@@ -42,11 +42,27 @@ pub fn belongs_to(record: &LogRecord, tenant: &str) -> bool {
 
 /// The event of a record; `None` if it is not one.
 pub fn routed(record: &LogRecord, job_id: JobId) -> Option<RoutedEvent> {
-    let text = |name| std::str::from_utf8(record.header(name)?).ok();
+    event(job_id, &record.headers, record.value.as_ref())
+}
+
+/// The event of a record that is about to be written; `None` if it is not one.
+pub fn routed_new(record: &NewRecord) -> Option<RoutedEvent> {
+    event(of_key(record.key.as_ref())?, &record.headers, record.value.as_ref())
+}
+
+fn of_key(key: Option<&Bytes>) -> Option<JobId> {
+    std::str::from_utf8(key?).ok()?.parse().ok()
+}
+
+fn event(job_id: JobId, headers: &[Header], value: Option<&Bytes>) -> Option<RoutedEvent> {
+    let text = |wanted: &str| {
+        let (_, value) = headers.iter().find(|(name, _)| name == wanted)?;
+        std::str::from_utf8(value).ok()
+    };
     Some(RoutedEvent {
         job_id,
         seq: text(HEADER_SEQ)?.parse().ok()?,
         kind: EventKind::from_name(text(HEADER_EVENT)?)?,
-        json: record.value.clone()?,
+        json: value?.clone(),
     })
 }

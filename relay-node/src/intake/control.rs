@@ -1,5 +1,6 @@
 //! Reads a lane's control topic for the partitions that this node owns.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,49 +23,64 @@ pub enum ControlEvent {
     Read,
 }
 
-/// Reads the control partition `at` from `since_ms` (milliseconds since the Unix epoch; `None` from its start) until `stop`.
-pub async fn follow(
-    log: Arc<dyn Log>,
-    at: TopicPartition,
-    since_ms: Option<u64>,
-    events: mpsc::Sender<(u32, ControlEvent)>,
-    stop: CancellationToken,
-) {
-    let partition = at.partition;
-    let start = since_ms.map_or(Start::Earliest, |ms| Start::Time(ms.saturating_sub(CLOCK_SKEW_MS_MAX)));
-    let reading = async {
-        let mut reader = loop {
-            match log.read(vec![(at.clone(), start)]).await {
-                Ok(reader) => break reader,
-                Err(error) => wait(&at, &error).await,
-            }
-        };
-        let mut was_read = false;
-        loop {
-            let event = match reader.next().await {
-                Ok(ReadEvent::Record(record)) => match decode(record.value.as_deref()) {
-                    Some(record) => ControlEvent::Record(record),
-                    None => continue,
-                },
-                Ok(ReadEvent::End { .. }) if !was_read => {
-                    was_read = true;
-                    ControlEvent::Read
-                }
-                Ok(ReadEvent::End { .. }) => continue,
-                Err(LogError::Closed) => return,
-                Err(error) => {
-                    wait(&at, &error).await;
-                    continue;
-                }
-            };
-            if events.send((partition, event)).await.is_err() {
-                return;
-            }
+/// A control partition to read.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// Which.
+    pub at: TopicPartition,
+    /// From when, in milliseconds since the Unix epoch; `None` from its start.
+    pub since_ms: Option<u64>,
+    /// Fires when the partition is not this node's any more.
+    pub stop: CancellationToken,
+}
+
+impl Followed {
+    fn start(&self) -> Start {
+        self.since_ms.map_or(Start::Earliest, |ms| Start::Time(ms.saturating_sub(CLOCK_SKEW_MS_MAX)))
+    }
+}
+
+/// Reads control partitions with one reader until all of them are stopped.
+pub async fn follow(log: Arc<dyn Log>, followed: Vec<Followed>, events: mpsc::Sender<(u32, ControlEvent)>) {
+    let stopped = futures_util::future::join_all(followed.iter().map(|one| one.stop.cancelled()));
+    tokio::select! {
+        () = read(&*log, &followed, &events) => {}
+        _ = stopped => {}
+    }
+}
+
+async fn read(log: &dyn Log, followed: &[Followed], events: &mpsc::Sender<(u32, ControlEvent)>) {
+    let starts: Vec<_> = followed.iter().map(|one| (one.at.clone(), one.start())).collect();
+    let mut reader = loop {
+        match log.read(starts.clone()).await {
+            Ok(reader) => break reader,
+            Err(error) => wait(&error).await,
         }
     };
-    tokio::select! {
-        () = reading => {}
-        () = stop.cancelled() => {}
+    let mut were_read = HashSet::new();
+    loop {
+        let (partition, event) = match reader.next().await {
+            Ok(ReadEvent::Record(record)) => {
+                let partition = record.at.partition;
+                // Attempts count until the partition was read; after that they are our own. They have no key.
+                let wanted = record.key.is_some() || !were_read.contains(&partition);
+                match decode(record.value.as_deref().filter(|_| wanted)) {
+                    Some(record) => (partition, ControlEvent::Record(record)),
+                    None => continue,
+                }
+            }
+            Ok(ReadEvent::End { at, .. }) if were_read.insert(at.partition) => (at.partition, ControlEvent::Read),
+            Ok(ReadEvent::End { .. }) => continue,
+            Err(LogError::Closed) => return,
+            Err(error) => {
+                wait(&error).await;
+                continue;
+            }
+        };
+        let lives = followed.iter().any(|one| one.at.partition == partition && !one.stop.is_cancelled());
+        if lives && events.send((partition, event)).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -78,7 +94,7 @@ fn decode(value: Option<&[u8]>) -> Option<ControlRecord> {
     }
 }
 
-async fn wait(at: &TopicPartition, error: &LogError) {
-    tracing::warn!(%error, %at, "requests to cancel cannot be read, trying again");
+async fn wait(error: &LogError) {
+    tracing::warn!(%error, "requests to cancel cannot be read, trying again");
     tokio::time::sleep(READ_RETRY).await;
 }

@@ -23,6 +23,7 @@ pub struct Starts {
 struct Start {
     partition: u32,
     job: StartedJob,
+    events: Vec<NewRecord>,
     done: oneshot::Sender<Result<(), LogError>>,
 }
 
@@ -45,13 +46,13 @@ impl Starts {
         Self { queue }
     }
 
-    /// Returns when the attempt is durable.
+    /// Returns when the attempt and the `events` that tell of it are durable; they share a round trip.
     ///
     /// # Errors
     /// The log could not take it: the attempt must not begin.
-    pub async fn register(&self, partition: u32, job: StartedJob) -> Result<(), LogError> {
+    pub async fn register(&self, partition: u32, job: StartedJob, events: Vec<NewRecord>) -> Result<(), LogError> {
         let (done, answer) = oneshot::channel();
-        self.queue.send(Start { partition, job, done }).await.map_err(|_| LogError::Closed)?;
+        self.queue.send(Start { partition, job, events, done }).await.map_err(|_| LogError::Closed)?;
         answer.await.map_err(|_| LogError::Closed)?
     }
 }
@@ -65,8 +66,10 @@ async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Registrar, mut
             by_partition.entry(start.partition).or_default().push(start.job);
         }
         let now_ms = clock.now_ms();
-        let records = by_partition.into_iter().map(|(partition, jobs)| registrar.record(partition, jobs, now_ms));
-        let outcome = log.append(records.collect()).await.map(|_| ());
+        let mut records: Vec<NewRecord> =
+            by_partition.into_iter().map(|(partition, jobs)| registrar.record(partition, jobs, now_ms)).collect();
+        records.extend(batch.iter_mut().flat_map(|start| start.events.drain(..)));
+        let outcome = log.append(records).await.map(|_| ());
         for start in batch.drain(..) {
             // A job that was cancelled meanwhile does not wait for its answer.
             drop(start.done.send(outcome.clone()));

@@ -64,6 +64,8 @@ pub struct Ended {
     pub last_partial_seq: Option<u64>,
     /// Where the job was when.
     pub hops: Vec<Hop>,
+    /// Every earlier event was delivered to this node's own watchers, so that the terminal one may be.
+    pub told_here: bool,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,
 }

@@ -1,9 +1,10 @@
 //! One job from start to end.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_log::port::Log;
+use relay_log::port::{Log, LogError, NewRecord};
 use relay_protocol::event::seq;
 use relay_protocol::job::Hop;
 use relay_protocol::record::{AttemptFailure, StartedJob};
@@ -23,6 +24,8 @@ use super::url_input::UrlInputs;
 use crate::audit::Audit;
 use crate::backend::pool::{Pool, Slot};
 use crate::backend::{BackendError, Call, Output, Update};
+use crate::events::hub::Hub;
+use crate::events::route;
 use crate::events::write::EventRecords;
 use crate::intake::starts::Starts;
 
@@ -53,6 +56,8 @@ pub struct RunContext {
     pub urls: UrlInputs,
     /// How events are written.
     pub events: EventRecords,
+    /// Who watches jobs on this node.
+    pub hub: Arc<Hub>,
     /// Registers attempts.
     pub starts: Starts,
     /// The audit trail.
@@ -97,6 +102,8 @@ struct Run<'a> {
     failed_backends: Vec<String>,
     last_partial_seq: Option<u64>,
     hops: Vec<Hop>,
+    /// Every event so far was acknowledged to this node and delivered to its own watchers.
+    told_here: Cell<bool>,
 }
 
 /// A failed attempt.
@@ -125,6 +132,8 @@ impl<'a> Run<'a> {
             failed_backends: Vec::new(),
             last_partial_seq: None,
             hops,
+            // Events of earlier attempts, and the receipt of a job from outside, come from the log only.
+            told_here: Cell::new(job.has_gateway() && job.attempts_before == 0),
         };
         run.pass("intake");
         run
@@ -152,20 +161,15 @@ impl<'a> Run<'a> {
     async fn attempt(&mut self) -> Result<Value, Failure> {
         let media = self.input().await.map_err(Failure::before_backend)?;
         let slot = self.slot().await?;
-        self.register().await.map_err(Failure::before_backend)?;
+        self.register(slot.backend.name()).await.map_err(Failure::before_backend)?;
         self.pass("backend");
-        let started = self.started_event(slot.backend.name());
-        let (told, output) = tokio::join!(self.context.log.append(started), self.call(&slot, media));
-        let (output, partials) = output;
+        let (output, partials) = self.call(&slot, media).await;
         self.last_partial_seq = partials.or(self.last_partial_seq);
-        let of_backend = |error: JobError, retry_after| Failure {
+        let output = output.map_err(|error| Failure {
             backend: Some(slot.backend.name().to_owned()),
-            error,
-            retry_after,
-        };
-        let output = output.map_err(|error| of_backend(error.to_job_error(), retry_after(&error)))?;
-        // The terminal event must not come before this one: without it the attempt did not happen for those who watch.
-        told.map_err(|error| of_backend(log_unavailable(&error), None))?;
+            retry_after: retry_after(&error),
+            error: error.to_job_error(),
+        })?;
         drop(slot.permit);
         self.pass("commit");
         self.result(output).await.map_err(Failure::before_backend)
@@ -188,14 +192,33 @@ impl<'a> Run<'a> {
         slot.map_err(|error| Failure::before_backend(error.to_job_error()))
     }
 
-    async fn register(&self) -> Result<(), JobError> {
+    async fn register(&self, backend: &str) -> Result<(), JobError> {
         let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt };
-        self.context.starts.register(self.job.at.partition, job).await.map_err(|error| log_unavailable(&error))?;
+        let started = self.started_event(backend);
+        let registered = |events| self.context.starts.register(self.job.at.partition, job, events);
+        self.tell(started, registered).await.map_err(|error| log_unavailable(&error))?;
         self.context.audit.attempt(self.job, self.attempt);
         Ok(())
     }
 
-    fn started_event(&self, backend: &str) -> Vec<relay_log::port::NewRecord> {
+    /// Writes events, and brings them to this node's own watchers once they are durable. While it is not known whether
+    /// they are, watchers get what follows from the log alone: nothing may come before them.
+    async fn tell<W, A, T>(&self, events: Vec<NewRecord>, write: W) -> Result<(), LogError>
+    where
+        W: FnOnce(Vec<NewRecord>) -> A,
+        A: Future<Output = Result<T, LogError>>,
+    {
+        let here = self.told_here.replace(false);
+        let routed: Vec<_> = if here { events.iter().filter_map(route::routed_new).collect() } else { Vec::new() };
+        write(events).await?;
+        if here {
+            self.context.hub.deliver_here(&self.job.job.tenant, routed).await;
+            self.told_here.set(true);
+        }
+        Ok(())
+    }
+
+    fn started_event(&self, backend: &str) -> Vec<NewRecord> {
         let now = self.context.clock.now_ms();
         let mut records = Vec::with_capacity(2);
         if self.last_partial_seq.is_some() || self.job.attempts_before > self.job.job.attempt {
@@ -240,7 +263,7 @@ impl<'a> Run<'a> {
                 self.context.events.record(&self.job.job.tenant, &event)
             });
             // Partials may be lost, the result may not: the attempt goes on.
-            if let Err(error) = self.context.log.append(records.collect()).await {
+            if let Err(error) = self.tell(records.collect(), |records| self.context.log.append(records)).await {
                 tracing::warn!(%error, job_id = %self.job.job_id, "partial events were not written");
             }
         }
@@ -309,7 +332,8 @@ impl<'a> Run<'a> {
         event.error = Some(error);
         event.retry_at = Some(now + wait.as_millis() as u64);
         let record = self.context.events.record(&self.job.job.tenant, &event);
-        let (told, ()) = tokio::join!(self.context.log.append(vec![record]), tokio::time::sleep(wait));
+        let told = self.tell(vec![record], |records| self.context.log.append(records));
+        let (told, ()) = tokio::join!(told, tokio::time::sleep(wait));
         if let Err(error) = told {
             tracing::warn!(%error, job_id = %self.job.job_id, "a retrying event was not written");
         }
@@ -322,6 +346,7 @@ impl<'a> Run<'a> {
             failures: self.failures,
             last_partial_seq: self.last_partial_seq,
             hops: self.hops,
+            told_here: self.told_here.get(),
             at_ms: self.context.clock.now_ms(),
         }
     }
@@ -334,6 +359,6 @@ fn retry_after(error: &BackendError) -> Option<Duration> {
     }
 }
 
-fn log_unavailable(error: &relay_log::port::LogError) -> JobError {
+fn log_unavailable(error: &LogError) -> JobError {
     JobError::new(ErrorCode::LogUnavailable, error.to_string())
 }

@@ -14,8 +14,9 @@ use relay_protocol::{Event, JobError, topics};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::control::{self, ControlEvent};
+use super::control::{self, ControlEvent, Followed};
 use super::core::{Batch, Core, Effect, Key, LaneLimits};
+use crate::events::route::{self, RoutedEvent};
 use crate::job::delivered::{Delivered, NotAJob};
 use crate::job::outcome::{self, Ended, Outcome};
 use crate::job::run::{self, RunContext};
@@ -50,6 +51,8 @@ pub struct LaneSettings {
 pub struct Payload {
     records: Vec<NewRecord>,
     audit: Option<AuditEntry>,
+    /// The terminal event, and whose it is, for this node's own watchers once it is committed.
+    tell_here: Option<(String, RoutedEvent)>,
 }
 
 /// Serves one lane.
@@ -272,6 +275,7 @@ impl Lane {
             failures: Vec::new(),
             last_partial_seq: None,
             hops: job.job.hops.clone(),
+            told_here: false,
             at_ms: self.now_ms(),
         };
         self.end(job, &ended, ctx);
@@ -286,7 +290,9 @@ impl Lane {
         metrics::histogram!("relay_job_total_seconds", "task" => job.job.task.name())
             .record(waited_ms as f64 / 1_000.0);
         let records = outcome::records(job, ended, &self.context.events, self.settings.dead_letter_partitions);
-        let payload = Payload { records, audit: Some(self.context.audit.outcome(job, ended)) };
+        let terminal = records.first().filter(|_| ended.told_here).and_then(route::routed_new);
+        let tell_here = terminal.map(|event| (job.job.tenant.clone(), event));
+        let payload = Payload { records, audit: Some(self.context.audit.outcome(job, ended)), tell_here };
         let effects = self.core.finished(key, job.epoch, payload, self.now_ms());
         self.carry_out(effects, ctx);
     }
@@ -330,7 +336,7 @@ impl Lane {
         metrics::counter!("relay_records_refused_total", "lane" => self.settings.lane.clone()).increment(1);
         let dead_letter_partitions = self.settings.dead_letter_partitions;
         let records = outcome::not_a_job(refused, &self.context.events, dead_letter_partitions, now);
-        self.core.finished(key, epoch, Payload { records, audit: None }, now)
+        self.core.finished(key, epoch, Payload { records, audit: None, tell_here: None }, now)
     }
 
     fn release(&mut self, partition: u32) {
@@ -344,16 +350,18 @@ impl Lane {
     }
 
     fn assigned(&mut self, assignments: Vec<relay_log::port::Assignment>) {
+        let mut followed = Vec::new();
         for assignment in assignments {
             let partition = assignment.at.partition;
-            let since = self.core.assigned(assignment);
+            let since_ms = self.core.assigned(assignment);
             let stop = CancellationToken::new();
             if let Some(earlier) = self.controls.insert(partition, stop.clone()) {
                 earlier.cancel();
             }
             let at = TopicPartition::new(topics::control(&self.settings.lane), partition);
-            actix::spawn(control::follow(self.context.log.clone(), at, since, self.control_events.clone(), stop));
+            followed.push(Followed { at, since_ms, stop });
         }
+        actix::spawn(control::follow(self.context.log.clone(), followed, self.control_events.clone()));
     }
 }
 

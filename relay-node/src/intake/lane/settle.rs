@@ -12,7 +12,7 @@ use crate::intake::core::{Batch, Core};
 impl Lane {
     pub(super) fn commit(&mut self, mut batch: Batch<Payload>, ctx: &Context<Self>) {
         let (member, log, addr) = (self.member.clone(), self.context.log.clone(), ctx.address());
-        let group = self.settings.group.clone();
+        let (group, hub) = (self.settings.group.clone(), self.context.hub.clone());
         let mut records: Vec<NewRecord> =
             batch.jobs.iter_mut().flat_map(|(_, _, payload)| payload.records.iter().cloned()).collect();
         let audit: Vec<AuditEntry> = batch.jobs.iter().filter_map(|(_, _, payload)| payload.audit.clone()).collect();
@@ -27,6 +27,13 @@ impl Lane {
                 Err(error) => not_committed(&*log, &group, &batch, error).await,
             };
             metrics::histogram!("relay_commit_seconds").record(began.elapsed().as_secs_f64());
+            if matches!(fate, Fate::Committed) {
+                for (_, _, payload) in &mut batch.jobs {
+                    if let Some((tenant, event)) = payload.tell_here.take() {
+                        hub.deliver_here(&tenant, [event]).await;
+                    }
+                }
+            }
             tell(&addr, Settled { batch, fate }).await;
         });
     }

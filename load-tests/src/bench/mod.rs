@@ -1,0 +1,8 @@
+//! Benches: each measures the relay beside the raw limit in one run, and prints a table.
+
+pub mod path;
+mod raw;
+mod relay;
+pub mod report;
+pub mod start;
+mod timing;

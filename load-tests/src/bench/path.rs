@@ -1,0 +1,114 @@
+//! `bench path`: what the relay adds to Kafka on the way of a job.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use relay_log::kafka::{KafkaLog, KafkaSettings};
+
+use super::raw::Raw;
+use super::relay::Relay;
+use super::report::{Report, Row};
+use super::timing::{Times, in_flight};
+use crate::broker::Broker;
+
+/// Unmeasured time before each measurement.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Partitions of the raw topics: as many as the relay's lanes have.
+const PARTITIONS: u32 = 8;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct PathArguments {
+    /// Requests in flight, one measurement each.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 32, 128])]
+    in_flight: Vec<usize>,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Bytes of each request.
+    #[arg(long, default_value_t = 512)]
+    bytes: usize,
+    /// A broker to use; none starts one on this machine.
+    #[arg(long, env = "KAFKA_BOOTSTRAP")]
+    bootstrap: Option<String>,
+    /// Measures the relay on the embedded log too.
+    #[arg(long)]
+    local: bool,
+    /// Where the figures go as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// A broker or relay that does not start, a request that fails.
+pub async fn run(arguments: PathArguments) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (bootstrap, _broker) = match &arguments.bootstrap {
+        Some(bootstrap) => (bootstrap.clone(), None),
+        None => {
+            let broker = Broker::start(&folder.path().join("kafka"))?;
+            (broker.bootstrap.clone(), Some(broker))
+        }
+    };
+    let measure = Duration::from_secs(arguments.seconds);
+    let mut measured: Vec<(&str, usize, Times)> = Vec::new();
+    for &count in &arguments.in_flight {
+        eprintln!("{count} in flight …");
+        let raw = Raw::start(&bootstrap, PARTITIONS, arguments.bytes).await?;
+        let raw_times = in_flight(count, WARM_UP, measure, |number| raw.request(number)).await?;
+        measured.push(("raw rdkafka, request and reply", count, raw_times));
+        drop(raw);
+        let log = Arc::new(KafkaLog::connect(KafkaSettings::single_broker(&bootstrap))?);
+        // One cluster has one store, over restarts too.
+        let relay = Relay::start(&folder.path().join("relay"), Some(log), arguments.bytes).await?;
+        measured.push(("relay on Kafka, submit to completed", count, relayed(&relay, count, measure).await?));
+        relay.stop().await?;
+        if arguments.local {
+            let relay = Relay::start(&folder.path().join(format!("local-{count}")), None, arguments.bytes).await?;
+            measured.push(("relay on LocalLog, submit to completed", count, relayed(&relay, count, measure).await?));
+            relay.stop().await?;
+        }
+    }
+    report(&arguments, &measured).publish(arguments.json.as_deref())
+}
+
+async fn relayed(relay: &Relay, count: usize, measure: Duration) -> anyhow::Result<Times> {
+    let times = in_flight(count, WARM_UP, measure, |_| relay.request()).await?;
+    for (part, ms) in relay.mean_hops_ms() {
+        eprintln!("  {part:<20} {ms:>8.2} ms");
+    }
+    Ok(times)
+}
+
+fn report(arguments: &PathArguments, measured: &[(&str, usize, Times)]) -> Report {
+    let settings = serde_json::json!({ "bytes": arguments.bytes, "seconds": arguments.seconds });
+    let mut report = Report::new("bench path", settings);
+    for (what, count, times) in measured {
+        report.rows.push(Row {
+            what: (*what).to_owned(),
+            figures: vec![
+                ("in flight".to_owned(), *count as f64),
+                ("p50 ms".to_owned(), times.percentile_ms(50)),
+                ("p99 ms".to_owned(), times.percentile_ms(99)),
+                ("per second".to_owned(), times.per_second()),
+            ],
+        });
+    }
+    for pair in measured.chunk_by(|one, other| one.1 == other.1) {
+        let [(_, count, raw), (_, _, relay), ..] = pair else { continue };
+        report.rows.push(Row {
+            what: "relay on Kafka / raw".to_owned(),
+            figures: vec![
+                ("in flight".to_owned(), *count as f64),
+                ("p50 ratio".to_owned(), relay.percentile_ms(50) / raw.percentile_ms(50)),
+                ("p99 ratio".to_owned(), relay.percentile_ms(99) / raw.percentile_ms(99)),
+                ("rate ratio".to_owned(), relay.per_second() / raw.per_second()),
+            ],
+        });
+    }
+    report
+}

@@ -1,0 +1,57 @@
+//! Keeps requests in flight for a while, and how long each took.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What was measured.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Times {
+    /// Of each request that began after the warm-up, sorted.
+    pub(super) each: Vec<Duration>,
+    /// How long was measured.
+    pub(super) took: Duration,
+}
+
+impl Times {
+    /// The time that `percent` of the requests did not exceed, in milliseconds.
+    pub(super) fn percentile_ms(&self, percent: usize) -> f64 {
+        let at = (self.each.len() * percent / 100).min(self.each.len().saturating_sub(1));
+        self.each.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    }
+
+    /// Requests per second.
+    pub(super) fn per_second(&self) -> f64 {
+        self.each.len() as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Runs `request` in `in_flight` loops at a time: first unmeasured for `warm_up`, then for `measure`.
+pub(super) async fn in_flight<F>(
+    in_flight: usize,
+    warm_up: Duration,
+    measure: Duration,
+    request: impl Fn(u64) -> F,
+) -> anyhow::Result<Times>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let (began, numbers) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let (from, to) = (began + warm_up, began + warm_up + measure);
+    let loops = (0..in_flight).map(|_| async {
+        let mut times = Vec::new();
+        loop {
+            let start = Instant::now();
+            if start >= to {
+                return anyhow::Ok(times);
+            }
+            request(numbers.fetch_add(1, Ordering::Relaxed)).await?;
+            if start >= from && Instant::now() <= to {
+                times.push(start.elapsed());
+            }
+        }
+    });
+    let mut each: Vec<Duration> = futures_util::future::try_join_all(loops).await?.into_iter().flatten().collect();
+    each.sort_unstable();
+    Ok(Times { each, took: measure })
+}

@@ -1,0 +1,36 @@
+//! Benches of the relay, beside the raw limit.
+
+use clap::{Parser, Subcommand};
+use load_tests::bench::path::{self, PathArguments};
+use load_tests::bench::start::{self, StartArguments};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Load tests of the media relay. Each bench prints a table and, with --json FILE, the same figures as JSON.
+#[derive(Parser)]
+#[command(version)]
+enum Arguments {
+    /// Measures.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// The way of a job: raw request and reply over two Kafka topics, and submit to completed with a zero-time backend.
+    Path(PathArguments),
+    /// Start to ready, and memory without work.
+    Start(StartArguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    relay_runtime::tls::install_provider();
+    let Arguments::Bench(bench) = Arguments::parse();
+    match bench {
+        Bench::Path(arguments) => {
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(path::run(arguments))
+        }
+        Bench::Start(arguments) => start::run(&arguments),
+    }
+}
