@@ -103,8 +103,9 @@ impl LocalMember {
             GroupEvent::Lost(partitions) => MemberEvent::Lost(partitions),
             GroupEvent::Revoking(partitions) => {
                 let (shared, group) = (self.shared.clone(), self.group.clone());
-                let guard = Released { shared, group, id: self.id, partitions: partitions.clone() };
-                MemberEvent::Revoking { partitions, release: Release::guarded(guard) }
+                let taken = partitions.iter().map(|(at, _)| at.clone()).collect();
+                let guard = Released { shared, group, id: self.id, partitions };
+                MemberEvent::Revoking { partitions: taken, release: Release::guarded(guard) }
             }
         }
     }
@@ -122,7 +123,8 @@ struct Released {
     shared: Arc<Shared>,
     group: String,
     id: MemberId,
-    partitions: Vec<TopicPartition>,
+    /// With the epochs of the assignments that end: a later assignment is not given away by an earlier guard.
+    partitions: Vec<(TopicPartition, u64)>,
 }
 
 impl Drop for Released {

@@ -4,10 +4,14 @@
 //! one fsync, and only then answers and shows the records to readers. Under load, groups form by themselves.
 
 pub mod core;
+#[cfg(test)]
+mod local_test;
 mod member;
 mod reader;
 mod record;
 mod store;
+#[cfg(test)]
+mod store_test;
 mod writer;
 
 use std::path::Path;

@@ -13,8 +13,8 @@ pub type MemberId = u64;
 pub enum GroupEvent {
     /// See [`crate::port::MemberEvent::Assigned`].
     Assigned(Vec<Assignment>),
-    /// See [`crate::port::MemberEvent::Revoking`].
-    Revoking(Vec<TopicPartition>),
+    /// See [`crate::port::MemberEvent::Revoking`]; with the epoch of each assignment that ends.
+    Revoking(Vec<(TopicPartition, u64)>),
     /// See [`crate::port::MemberEvent::Lost`].
     Lost(Vec<TopicPartition>),
 }
@@ -143,10 +143,13 @@ impl Group {
         self.partitions.get(at).is_some_and(|owner| owner.member == Some(id) && owner.epoch == epoch)
     }
 
-    pub(super) fn released(&mut self, id: MemberId, partitions: &[TopicPartition], epoch: &mut u64) {
-        for at in partitions {
+    pub(super) fn released(&mut self, id: MemberId, partitions: &[(TopicPartition, u64)], epoch: &mut u64) {
+        for (at, of) in partitions {
             match self.partitions.get_mut(at) {
-                Some(owner) if owner.member == Some(id) && owner.revoking.is_some() => *owner = Owner::default(),
+                // An assignment that ended long ago is released late: the one of now is not meant.
+                Some(owner) if owner.member == Some(id) && owner.epoch == *of && owner.revoking.is_some() => {
+                    *owner = Owner::default();
+                }
                 _ => {}
             }
         }
@@ -178,7 +181,7 @@ impl Group {
                 });
             }
             GroupEvent::Revoking(partitions) => {
-                for at in partitions {
+                for (at, _) in partitions {
                     if let Some(owner) = self.partitions.get_mut(at).filter(|owner| owner.member == Some(id)) {
                         owner.revoking = Some(Revoking::Told(deadline_ms));
                     }
@@ -299,13 +302,15 @@ impl Group {
             if surplus.is_empty() {
                 continue;
             }
-            for at in &surplus {
-                if let Some(owner) = self.partitions.get_mut(at) {
+            let mut taken = Vec::with_capacity(surplus.len());
+            for at in surplus {
+                if let Some(owner) = self.partitions.get_mut(&at) {
                     owner.revoking = Some(Revoking::Queued);
+                    taken.push((at, owner.epoch));
                 }
             }
             if let Some(member) = self.members.get_mut(id) {
-                member.events.push_back(GroupEvent::Revoking(surplus));
+                member.events.push_back(GroupEvent::Revoking(taken));
             }
         }
     }

@@ -3,6 +3,8 @@
 //! Whoever runs it applies commands, makes the [`Write`]s durable, and then calls [`Core::publish`]: only then do readers
 //! see the new records. The embedded log keeps the writes in a store; a simulation may lose them on purpose.
 
+#[cfg(test)]
+pub(super) mod core_test;
 mod group;
 mod topic;
 
@@ -262,8 +264,8 @@ impl Core {
         }
     }
 
-    /// A member has settled a partition that is being taken from it.
-    pub fn released(&mut self, group: &str, member: MemberId, partitions: &[TopicPartition]) {
+    /// A member has settled partitions that are being taken from it, each with the epoch of the assignment that ends.
+    pub fn released(&mut self, group: &str, member: MemberId, partitions: &[(TopicPartition, u64)]) {
         if let Some(group) = self.groups.get_mut(group) {
             group.released(member, partitions, &mut self.next_epoch);
         }

@@ -32,6 +32,8 @@ struct PartitionData {
     block_times: BTreeMap<u64, u64>,
     /// Newest offset of each key, in a compacted topic.
     keys: HashMap<Bytes, u64>,
+    /// Records that newer ones replace once those are published: until then a reader must find one of the two.
+    superseded: Vec<u64>,
 }
 
 impl TopicData {
@@ -49,6 +51,7 @@ impl TopicData {
             tail_from: high,
             block_times,
             keys,
+            superseded: Vec::new(),
         });
         Self { number, spec, partitions: partitions.collect() }
     }
@@ -71,13 +74,12 @@ impl TopicData {
             && let Some(key) = record.key.clone()
             && let Some(earlier) = data.keys.insert(key, offset)
         {
-            data.tail.remove(&earlier);
+            data.superseded.push(earlier);
             writes.push(Write::Remove(number, partition, earlier));
         }
         let block = offset / BLOCK_OFFSETS * BLOCK_OFFSETS;
-        let highest = data.block_times.entry(block).or_default();
-        if record.timestamp_ms > *highest {
-            *highest = record.timestamp_ms;
+        if data.block_times.get(&block).is_none_or(|highest| record.timestamp_ms > *highest) {
+            data.block_times.insert(block, record.timestamp_ms);
             writes.push(Write::BlockTime(number, partition, block, record.timestamp_ms));
         }
         let record = LogRecord {
@@ -96,6 +98,9 @@ impl TopicData {
     pub(super) fn publish(&mut self) {
         for data in &mut self.partitions {
             data.published = data.high;
+            for offset in data.superseded.drain(..) {
+                data.tail.remove(&offset);
+            }
         }
     }
 
@@ -122,8 +127,9 @@ impl TopicData {
 
     pub(super) fn has_more(&self, partition: u32, offset: u64) -> bool {
         self.get(partition).is_some_and(|data| {
-            let published = data.tail.range(offset..data.published).next().is_some();
-            published || offset < data.tail_from.min(data.published)
+            // A committed offset may lie behind the end: nothing is there before the end reaches it.
+            let readable = offset < data.published;
+            readable && (offset < data.tail_from || data.tail.range(offset..data.published).next().is_some())
         })
     }
 
