@@ -43,7 +43,7 @@ async fn create(
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.starts_with("multipart/form-data"));
-    let (lane, mut job) = if is_form {
+    let (lane, job) = if is_form {
         form::read(&node, &identity, &request, payload.into_inner()).await.map_err(|error| api_error(&error))?
     } else {
         let body =
@@ -59,9 +59,6 @@ async fn create(
         let body = body.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
         read_json(&body).map_err(|error| api_error(&error))?
     };
-    if job.traceparent.is_none() {
-        job.traceparent = traceparent_of(&request);
-    }
     let stored = Some(job.input.clone()).filter(|input| is_form && matches!(input, Input::Object(_)));
     let accepted = submit::accept(&node, &lane, submit::of(&identity, job), "http").await;
     if let (Err(error), Some(input)) = (&accepted, &stored)
@@ -73,10 +70,6 @@ async fn create(
     Ok(HttpResponse::Accepted()
         .insert_header((header::LOCATION, format!("/v1/jobs/{}", accepted.job_id)))
         .json(JobStatus::of(accepted.event)))
-}
-
-fn traceparent_of(request: &HttpRequest) -> Option<String> {
-    request.headers().get("traceparent")?.to_str().ok().map(str::to_owned)
 }
 
 /// A job as JSON: its record, and the lane beside it.

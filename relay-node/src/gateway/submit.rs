@@ -10,6 +10,7 @@ use relay_protocol::job::Hop;
 use relay_protocol::record::{CancelRequest, ControlRecord, HEADER_GATEWAY, HEADER_TRACEPARENT, encode_job};
 use relay_protocol::{ErrorCode, Event, Input, Job, JobError, JobId, partition, topics};
 use relay_runtime::auth::Identity;
+use relay_runtime::telemetry::current_traceparent;
 
 use crate::audit::Actor;
 use crate::events::find::CLOCK_SKEW_MS_MAX;
@@ -54,6 +55,8 @@ pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static
         None => JobId::new(now_ms, online.reply_partition, node.random.next_u64()),
     };
     job.id = Some(job_id);
+    // A caller that is not traced begins a trace here: audit trail and backends get it all the same.
+    job.traceparent.get_or_insert_with(|| current_traceparent().to_string());
     job.hops.push(Hop { hop: "gateway".to_owned(), at_us: now_ms * 1_000 });
     check(node, online, &job, job_id, now_ms)?;
     let partitions = *online.lanes.get(lane).ok_or_else(|| {

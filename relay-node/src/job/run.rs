@@ -11,9 +11,12 @@ use relay_protocol::record::{AttemptFailure, StartedJob};
 use relay_protocol::{ErrorCode, Event, EventKind, Input, JobError};
 use relay_runtime::clock::Clock;
 use relay_runtime::random::Random;
+use relay_runtime::telemetry::{current_traceparent, span_with_parent};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::claim_check::{ClaimCheck, Named};
 use super::delivered::Delivered;
@@ -146,15 +149,34 @@ impl<'a> Run<'a> {
     async fn attempts(&mut self) -> Outcome {
         loop {
             self.attempt += 1;
-            let failure = match self.attempt().await {
+            let span = self.attempt_span();
+            let failure = match self.attempt().instrument(span.clone()).await {
                 Ok(result) => return Outcome::Completed(result),
                 Err(failure) => failure,
             };
+            span.record("error.code", failure.error.code.as_str()).record("otel.status_code", "ERROR");
             match self.after(failure) {
                 Ok((wait, error)) => self.wait(wait, error).await,
                 Err(outcome) => return outcome,
             }
         }
+    }
+
+    /// The attempt in the trace of whoever submitted the job.
+    fn attempt_span(&self) -> Span {
+        let job = &self.job.job;
+        let span = tracing::info_span!(
+            "job.attempt",
+            otel.kind = "consumer",
+            otel.status_code = Empty,
+            job.id = %self.job.job_id,
+            job.task = job.task.name(),
+            job.lane = self.job.place.lane,
+            job.attempt = self.attempt,
+            tenant = job.tenant,
+            error.code = Empty,
+        );
+        span_with_parent(job.traceparent.as_deref(), span)
     }
 
     /// One attempt: input, slot, registration, backend, result.
@@ -237,15 +259,16 @@ impl<'a> Run<'a> {
     /// Calls the backend and writes its updates; returns what it made and the seq of the last update.
     async fn call(&self, slot: &Slot, media: Media) -> (Result<Output, BackendError>, Option<u64>) {
         let (updates, written) = mpsc::channel(UPDATES_MAX);
+        let span = tracing::info_span!("backend.request", otel.kind = "client", backend = slot.backend.name());
         let call = Call {
             job_id: self.job.job_id,
             task: self.job.job.task,
             model: self.job.job.model.clone(),
             params: self.job.job.params.clone(),
             media,
-            traceparent: self.job.job.traceparent.clone(),
+            traceparent: Some(span.in_scope(|| current_traceparent().to_string())),
         };
-        tokio::join!(slot.backend.call(call, updates), self.write_updates(written))
+        tokio::join!(slot.backend.call(call, updates).instrument(span), self.write_updates(written))
     }
 
     async fn write_updates(&self, mut updates: mpsc::Receiver<Update>) -> Option<u64> {
