@@ -21,23 +21,40 @@ impl Broker {
     /// Starts a broker whose data lies in `folder`.
     ///
     /// # Errors
-    /// It does not start: Java or the jars are missing and cannot be installed.
+    /// As [`start`].
     pub fn start(folder: &Path) -> anyhow::Result<Self> {
-        let started = script(&["start"], folder).output().context("running kafka.sh")?;
-        let output = String::from_utf8_lossy(&started.stdout).into_owned();
-        let reason = || format!("the broker does not start: {}", String::from_utf8_lossy(&started.stderr));
-        ensure!(started.status.success(), reason());
-        let bootstrap = output.lines().find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP=")).with_context(reason)?;
-        Ok(Self { bootstrap: bootstrap.to_owned(), folder: folder.to_owned() })
+        Ok(Self { bootstrap: start(folder)?, folder: folder.to_owned() })
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if let Err(error) = script(&["stop", "--kill"], &self.folder).stdout(Stdio::null()).status() {
+        if let Err(error) = kill(&self.folder) {
             eprintln!("the broker was not stopped: {error}");
         }
     }
+}
+
+/// Starts the broker whose data lies in `folder`, on the ports that it had before; returns its `host:port`.
+///
+/// # Errors
+/// It does not start: Java or the jars are missing and cannot be installed.
+pub fn start(folder: &Path) -> anyhow::Result<String> {
+    let started = script(&["start"], folder).output().context("running kafka.sh")?;
+    let reason = || format!("the broker does not start: {}", String::from_utf8_lossy(&started.stderr));
+    ensure!(started.status.success(), reason());
+    let output = String::from_utf8_lossy(&started.stdout);
+    let bootstrap = output.lines().find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP=")).with_context(reason)?;
+    Ok(bootstrap.to_owned())
+}
+
+/// Ends the broker of `folder` as a crash would; its data and its ports stay.
+///
+/// # Errors
+/// The script cannot be run.
+pub fn kill(folder: &Path) -> anyhow::Result<()> {
+    script(&["stop", "--kill"], folder).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    Ok(())
 }
 
 fn script(arguments: &[&str], folder: &Path) -> Command {

@@ -1,6 +1,8 @@
 //! A whole cluster of real processes on a real Kafka broker: one coordinator, two nodes, the CLI, a producer in Python, and
 //! `kill -9` of the node that runs a job.
 
+#[path = "cluster/outages.rs"]
+mod outages;
 #[path = "cluster/processes.rs"]
 mod processes;
 #[path = "cluster/slow_backend.rs"]
@@ -9,7 +11,8 @@ mod slow_backend;
 use std::process::Command;
 
 use anyhow::Context as _;
-use processes::{Cluster, binary, repository};
+use load_tests::broker::repository;
+use processes::{Cluster, binary};
 use serde_json::Value;
 use slow_backend::SlowBackend;
 

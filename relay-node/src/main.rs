@@ -32,11 +32,16 @@ async fn main() -> anyhow::Result<()> {
     let metrics = metrics::install()?;
     let log = KafkaLog::connect(settings.kafka.clone()).context("section [kafka]")?;
     let node = Node::start(settings, Parts { log: Arc::new(log), metrics, builtin: None })?;
-    tokio::select! {
-        () = node.wait_ready() => println!("ready http://{}", node.addr),
-        () = stop.cancelled() => {}
-    }
-    stop.cancelled().await;
+    let serve = async {
+        node.wait_ready().await;
+        println!("ready http://{}", node.addr);
+        stop.cancelled().await;
+    };
+    let refused = tokio::select! {
+        () = serve => None,
+        () = stop.cancelled() => None,
+        reason = node.refusal() => Some(reason),
+    };
     node.stop().await;
-    Ok(())
+    refused.map_or(Ok(()), |reason| Err(anyhow::anyhow!(reason)))
 }

@@ -16,6 +16,7 @@ use relay_runtime::metrics::Metrics;
 use relay_runtime::ops_http::{Readiness, STARTING};
 use relay_runtime::random::{Random, SystemRandom};
 use relay_runtime::shutdown::Drain;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
@@ -64,6 +65,7 @@ pub struct Node {
     lanes: Arc<OnceLock<Vec<LaneHandle>>>,
     stop: CancellationToken,
     starting: tokio::task::JoinHandle<()>,
+    refused: watch::Receiver<Option<String>>,
 }
 
 impl Node {
@@ -86,13 +88,30 @@ impl Node {
             actix_rt::spawn(link.keep(Arc::downgrade(&state), stop.clone()));
         }
         let lanes = Arc::new(OnceLock::new());
-        let starting = actix_rt::spawn(go_online(state.clone(), parts.log, lanes.clone(), stop.clone()));
-        Ok(Self { addr, state, server, lanes, stop, starting })
+        let (refuse, refused) = watch::channel(None);
+        let starting = go_online(state.clone(), parts.log, lanes.clone(), stop.clone());
+        let starting = actix_rt::spawn(async move {
+            if let Err(error) = starting.await {
+                tracing::error!(error = format!("{error:#}"), "refusing to start");
+                // Nobody may look at it.
+                _ = refuse.send(Some(format!("{error:#}")));
+            }
+        });
+        Ok(Self { addr, state, server, lanes, stop, starting, refused })
     }
 
     /// Returns once the node takes work.
     pub async fn wait_ready(&self) {
         self.state.readiness.wait_ready().await;
+    }
+
+    /// Returns why the node can never take work, if that is so: a restart with other settings is the only way.
+    pub async fn refusal(&self) -> String {
+        let mut refused = self.refused.clone();
+        match refused.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Ends in order: not ready, sessions told, running jobs ended and committed, groups left, server stopped.
@@ -168,31 +187,37 @@ fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Resul
 }
 
 /// Reaches the log, checks what lies there, and begins to work; tries again until it succeeds.
+///
+/// # Errors
+/// Going on would lose work, now and at every further try.
 async fn go_online(
     state: Arc<NodeState>,
     log: Arc<dyn Log>,
     lanes: Arc<OnceLock<Vec<LaneHandle>>>,
     stop: CancellationToken,
-) {
+) -> anyhow::Result<()> {
     loop {
-        match connect(&state, &log, &stop).await {
+        let error = match connect(&state, &log, &stop).await {
             Ok((online, handles)) => {
                 drop(state.online.set(online));
                 drop(lanes.set(handles));
                 state.readiness.clear("log");
                 state.readiness.clear(STARTING);
                 watch_log(&state, &*log, &stop).await;
-                return;
+                return Ok(());
             }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::warn!(error, "the node cannot take work yet");
-                state.readiness.block("log", error);
-            }
+            Err(error) => error,
+        };
+        let reason = format!("{error:#}");
+        if matches!(error.downcast_ref(), Some(StoreError::OtherFolder { .. })) {
+            state.readiness.block("store", reason);
+            return Err(error);
         }
+        tracing::warn!(error = reason, "the node cannot take work yet");
+        state.readiness.block("log", reason);
         tokio::select! {
             () = tokio::time::sleep(LOG_RETRY) => {}
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
         }
     }
 }
@@ -252,19 +277,8 @@ async fn connect(
 async fn open_store(state: &NodeState, log: &dyn Log) -> anyhow::Result<ClaimCheck> {
     let claims = ClaimCheck::open(&state.settings.store.folder).context("store.folder")?;
     let new_id = format!("{:016x}{:016x}", state.random.next_u64(), state.random.next_u64());
-    match claims.check_shared(log, &new_id, state.clock.now_ms()).await {
-        Err(error @ StoreError::OtherFolder { .. }) => {
-            tracing::error!(%error, "refusing to start");
-            // Going on would lose inputs and results; a restart with the right folder is the only way.
-            state.readiness.block("store", error.to_string());
-            Err(error.into())
-        }
-        other => {
-            other?;
-            state.readiness.clear("store");
-            Ok(claims)
-        }
-    }
+    claims.check_shared(log, &new_id, state.clock.now_ms()).await?;
+    Ok(claims)
 }
 
 async fn serve_lane(

@@ -1,22 +1,19 @@
 //! The processes of a cluster: a broker of the test's own, a coordinator and nodes; all end with the test.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use load_tests::broker::Broker;
 use relay_log::kafka::{KafkaLog, KafkaSettings};
 use relay_log::port::{Log, ReadEvent, Start, TopicPartition};
 use serde_json::Value;
 
 /// Longest wait for anything that should happen.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(crate) fn repository() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A binary of the workspace; `cargo test --workspace` builds them all.
 pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
@@ -34,7 +31,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn start(command: &mut Command) -> anyhow::Result<Self> {
+    /// Starts one that may not get ready for a while; `url` is where it was told to listen.
+    pub(crate) fn spawn(command: &mut Command, url: &str) -> anyhow::Result<Self> {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { url: url.to_owned(), child })
+    }
+
+    /// Starts one and waits until it is ready.
+    pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let output = child.stdout.take().context("no stdout")?;
         let mut line = String::new();
@@ -57,39 +61,36 @@ impl Drop for Process {
     }
 }
 
-/// A broker, a coordinator, nodes.
+/// A broker, a coordinator, nodes; they end in the order of the fields.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Process>,
+    pub(crate) coordinator: Process,
     pub(crate) bootstrap: String,
-    _coordinator: Process,
+    _broker: Broker,
     folder: tempfile::TempDir,
 }
 
 impl Cluster {
     pub(crate) fn start(nodes: usize, backends: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let bootstrap = start_broker(&folder.path().join("kafka"))?;
-        let coordinator = Process::start(
-            Command::new(binary("coordinator")?)
-                .env("RELAY__LISTEN", "127.0.0.1:0")
-                .env("RELAY__KAFKA__BROKERS", &bootstrap)
-                .env("RELAY__KAFKA__REPLICATION_FACTOR", "1")
-                .env("RELAY__KAFKA__MIN_IN_SYNC_REPLICAS", "1")
-                .env("RELAY__LEASES__RESTART_WAIT_MS", "0")
-                .env("RELAY__BACKENDS__STATIC", backends.join(",")),
-        )?;
+        let broker = Broker::start(&folder.path().join("kafka"))?;
+        let bootstrap = broker.bootstrap.clone();
+        let mut command = coordinator_command(&bootstrap, "127.0.0.1:0")?;
+        let coordinator = Process::start(command.env("RELAY__BACKENDS__STATIC", backends.join(",")))?;
+        let store = folder.path().join("objects");
         let started = (1..=nodes).map(|number| {
             Process::start(
-                Command::new(binary("relay-node")?)
-                    .env("RELAY__LISTEN", "127.0.0.1:0")
-                    .env("RELAY__NODE__NAME", format!("node-{number}"))
-                    .env("RELAY__KAFKA__BROKERS", &bootstrap)
-                    .env("RELAY__COORDINATOR__URL", &coordinator.url)
-                    .env("RELAY__STORE__FOLDER", folder.path().join("objects")),
+                node_command(&format!("node-{number}"), &bootstrap, &store)?
+                    .env("RELAY__COORDINATOR__URL", &coordinator.url),
             )
         });
         let nodes = started.collect::<anyhow::Result<_>>()?;
-        Ok(Self { nodes, bootstrap, _coordinator: coordinator, folder })
+        Ok(Self { nodes, coordinator, bootstrap, _broker: broker, folder })
+    }
+
+    /// The folder that holds everything.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Which node's `started` event the job has.
@@ -132,25 +133,30 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.nodes.clear();
-        let stop = Command::new(repository().join("deploy/kafka-dev/kafka.sh"))
-            .args(["stop", "--kill", "--dir"])
-            .arg(self.folder.path().join("kafka"))
-            .stdout(Stdio::null())
-            .status();
-        if let Err(error) = stop {
-            eprintln!("the broker was not stopped: {error}");
-        }
-    }
+/// A coordinator for one broker.
+pub(crate) fn coordinator_command(bootstrap: &str, listen: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(binary("coordinator")?);
+    command
+        .env("RELAY__LISTEN", listen)
+        .env("RELAY__KAFKA__BROKERS", bootstrap)
+        .env("RELAY__KAFKA__REPLICATION_FACTOR", "1")
+        .env("RELAY__KAFKA__MIN_IN_SYNC_REPLICAS", "1")
+        .env("RELAY__LEASES__RESTART_WAIT_MS", "0");
+    Ok(command)
 }
 
-fn start_broker(folder: &std::path::Path) -> anyhow::Result<String> {
-    let started =
-        Command::new(repository().join("deploy/kafka-dev/kafka.sh")).args(["start", "--dir"]).arg(folder).output()?;
-    let output = String::from_utf8(started.stdout)?;
-    let line = output.lines().find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP="));
-    line.map(str::to_owned)
-        .with_context(|| format!("the broker does not start: {}", String::from_utf8_lossy(&started.stderr)))
+/// A node without a coordinator, on any port.
+pub(crate) fn node_command(name: &str, bootstrap: &str, store: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new(binary("relay-node")?);
+    command
+        .env("RELAY__LISTEN", "127.0.0.1:0")
+        .env("RELAY__NODE__NAME", name)
+        .env("RELAY__KAFKA__BROKERS", bootstrap)
+        .env("RELAY__STORE__FOLDER", store);
+    Ok(command)
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_address() -> anyhow::Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }

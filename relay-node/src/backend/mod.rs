@@ -15,6 +15,8 @@ pub mod in_process;
 pub mod localai;
 pub mod pool;
 pub mod slots;
+#[cfg(test)]
+mod slots_test;
 
 /// One request to a backend.
 #[derive(Debug, Clone)]

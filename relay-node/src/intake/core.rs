@@ -121,8 +121,9 @@ impl<P> Core<P> {
     }
 
     /// A partition is this node's now. Its jobs wait until [`Core::control_read`]; returns since when (milliseconds since
-    /// the Unix epoch) the control topic must be read, `None` for from its start.
-    pub fn assigned(&mut self, assignment: Assignment) -> Option<u64> {
+    /// the Unix epoch) the control topic must be read, `None` for from its start, and what to do: a full room reads nothing
+    /// of a new partition either.
+    pub fn assigned(&mut self, assignment: Assignment, now_ms: u64) -> (Option<u64>, Vec<Effect<P>>) {
         let tracker = Tracker::new(assignment.committed.as_ref(), assignment.next);
         let since = Some(tracker.inherited().oldest_ms).filter(|ms| *ms > 0);
         let number = assignment.at.partition;
@@ -137,7 +138,7 @@ impl<P> Core<P> {
             revoking: false,
         };
         self.partitions.insert(number, partition);
-        since
+        (since, self.go_on(now_ms))
     }
 
     /// A record of a partition's control topic.
@@ -224,12 +225,13 @@ impl<P> Core<P> {
 
     /// A job (or a record that is none) ended, with what is to be committed for it.
     pub fn finished(&mut self, at: Key, epoch: u64, payload: P, now_ms: u64) -> Vec<Effect<P>> {
-        if let Some(job_id) = self.running.remove(&at)
-            && self.running_jobs.get(&job_id).is_some_and(|(key, _)| *key == at)
-        {
-            self.running_jobs.remove(&job_id);
-        }
+        // Under another epoch it is another owner's job, or this one's once more.
         if self.partitions.get(&at.0).is_some_and(|owned| owned.epoch == epoch) {
+            if let Some(job_id) = self.running.remove(&at)
+                && self.running_jobs.get(&job_id).is_some_and(|(key, _)| *key == at)
+            {
+                self.running_jobs.remove(&job_id);
+            }
             self.finished.push((at, epoch, payload));
         }
         let mut effects = self.go_on(now_ms);
@@ -300,18 +302,19 @@ impl<P> Core<P> {
 
     /// A rebalance takes these partitions: their waiting jobs go back, their running ones may still end.
     pub fn revoking(&mut self, partitions: &[u32]) -> Vec<Effect<P>> {
+        let mut effects = Vec::new();
         for number in partitions {
             self.room.drop_partition(*number);
-            if let Some(owned) = self.partitions.get_mut(number) {
-                owned.revoking = true;
-                owned.held = None;
+            match self.partitions.get_mut(number) {
+                Some(owned) => {
+                    owned.revoking = true;
+                    owned.held = None;
+                }
+                // What is not ours must not hold the rebalance up.
+                None => effects.push(Effect::Release(*number)),
             }
         }
-        let mut effects = self.settle();
-        // What was never ours, or is already settled, must not hold the rebalance up.
-        effects.extend(
-            partitions.iter().filter(|number| !self.partitions.contains_key(number)).map(|n| Effect::Release(*n)),
-        );
+        effects.extend(self.settle());
         effects
     }
 

@@ -8,6 +8,8 @@ pub mod starts;
 pub mod tracker;
 
 #[cfg(test)]
+mod core_test;
+#[cfg(test)]
 mod room_test;
 #[cfg(test)]
 mod tracker_test;

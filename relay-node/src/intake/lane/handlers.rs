@@ -14,7 +14,7 @@ impl Handler<FromLog> for Lane {
             MemberEvent::Record { record, epoch } => self.delivered(record, epoch, ctx),
             MemberEvent::Assigned(assignments) => {
                 tracing::info!(lane = self.settings.lane, ?assignments, "partitions assigned");
-                self.assigned(assignments);
+                self.assigned(assignments, ctx);
             }
             MemberEvent::Revoking { partitions, release } => {
                 tracing::info!(lane = self.settings.lane, ?partitions, "partitions are being taken");

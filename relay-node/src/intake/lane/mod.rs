@@ -349,11 +349,12 @@ impl Lane {
         self.releases.retain(|(partitions, _)| !partitions.is_empty());
     }
 
-    fn assigned(&mut self, assignments: Vec<relay_log::port::Assignment>) {
-        let mut followed = Vec::new();
+    fn assigned(&mut self, assignments: Vec<relay_log::port::Assignment>, ctx: &mut Context<Self>) {
+        let (now, mut followed) = (self.now_ms(), Vec::new());
         for assignment in assignments {
             let partition = assignment.at.partition;
-            let since_ms = self.core.assigned(assignment);
+            let (since_ms, effects) = self.core.assigned(assignment, now);
+            self.carry_out(effects, ctx);
             let stop = CancellationToken::new();
             if let Some(earlier) = self.controls.insert(partition, stop.clone()) {
                 earlier.cancel();

@@ -1,0 +1,234 @@
+//! The slots' promises under any order of requests, releases and news: never more than granted, nobody waits beside a free
+//! slot that fits, who comes first goes first.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use relay_protocol::{Priority, Task};
+
+use super::slots::{Answer, BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
+
+const BACKENDS: [&str; 3] = ["a", "b", "c"];
+const MODELS: [&str; 2] = ["m", "n"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Request {
+        task: Task,
+        model: Option<usize>,
+        priority: Priority,
+    },
+    /// The n-th of those that wait goes away.
+    Withdraw(usize),
+    /// The n-th of those in flight ends.
+    Release(usize),
+    Update(Vec<(usize, Known)>),
+}
+
+fn known() -> impl Strategy<Value = Known> {
+    let models = prop::sample::subsequence(MODELS.map(str::to_owned).to_vec(), 0..=2);
+    (models, any::<bool>(), 0..3_u32).prop_map(|(models, healthy, granted)| Known { models, healthy, granted })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let priority = prop::sample::select(vec![Priority::Batch, Priority::Normal, Priority::Interactive]);
+    let task = prop::sample::select(vec![Task::Transcribe, Task::Vad, Task::Probe]);
+    let request = (task, prop::option::of(0..MODELS.len()), priority);
+    prop_oneof![
+        4 => request.prop_map(|(task, model, priority)| Step::Request { task, model, priority }),
+        1 => any::<usize>().prop_map(Step::Withdraw),
+        3 => any::<usize>().prop_map(Step::Release),
+        2 => prop::collection::vec((0..BACKENDS.len(), known()), 0..4).prop_map(Step::Update),
+    ]
+}
+
+/// What is expected, kept in the simplest way.
+#[derive(Default)]
+struct World {
+    slots: Slots,
+    known: BTreeMap<String, Known>,
+    in_flight: Vec<String>,
+    waiting: Vec<(Ticket, Need)>,
+    was_told: bool,
+}
+
+impl World {
+    fn new(builtin: u32) -> Self {
+        let mut world = Self::default();
+        world.slots.set_builtin(builtin);
+        let known = Known { models: Vec::new(), healthy: true, granted: builtin };
+        world.known.insert(BUILTIN.to_owned(), known);
+        world
+    }
+
+    fn used(&self, name: &str) -> u32 {
+        self.in_flight.iter().filter(|backend| *backend == name).count() as u32
+    }
+
+    fn fits(&self, name: &str, need: &Need) -> bool {
+        let here = need.task == Task::Probe || (need.task == Task::Vad && need.model.is_none());
+        let has = |model: &String| self.known[name].models.contains(model);
+        if name == BUILTIN { here } else { !here && need.model.as_ref().is_none_or(has) }
+    }
+
+    fn could_take(&self, name: &str, need: &Need) -> bool {
+        let known = &self.known[name];
+        self.fits(name, need) && known.healthy && self.used(name) < known.granted
+    }
+
+    /// Why a request must be refused now.
+    fn refusal(&self, need: &Need) -> Option<Refusal> {
+        if self.fits(BUILTIN, need) || !self.was_told {
+            return None;
+        }
+        let mut listed = self.known.iter().filter(|(name, _)| *name != BUILTIN).map(|(_, known)| known).peekable();
+        if listed.peek().is_none() {
+            return Some(Refusal::NeedsLocalAi);
+        }
+        let model = need.model.as_ref()?;
+        let nobody = listed.all(|known| !known.models.is_empty() && !known.models.contains(model));
+        nobody.then_some(Refusal::UnknownModel)
+    }
+
+    fn granted(&mut self, name: String, need: &Need) {
+        assert!(
+            self.could_take(&name, need),
+            "{name} for {need:?}: {:?}, {} in use",
+            self.known[&name],
+            self.used(&name)
+        );
+        self.in_flight.push(name);
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Request { task, model, priority } => {
+                let model = model.map(|index| MODELS[index].to_owned());
+                let need = Need { task, model, priority, avoid: Vec::new() };
+                let refusal = self.refusal(&need);
+                match self.slots.request(need.clone()) {
+                    Answer::Granted(name) => self.granted(name, &need),
+                    Answer::Waiting(ticket) => self.waiting.push((ticket, need)),
+                    Answer::Refused(why) => return assert_eq!(Some(why), refusal),
+                }
+                assert_eq!(refusal, None, "it should have been refused");
+            }
+            Step::Withdraw(index) => {
+                if let Some(index) = index.checked_rem(self.waiting.len()) {
+                    let (ticket, _) = self.waiting.remove(index);
+                    assert!(self.slots.withdraw(ticket));
+                    assert!(!self.slots.withdraw(ticket), "it is forgotten");
+                }
+            }
+            Step::Release(index) => {
+                if let Some(index) = index.checked_rem(self.in_flight.len()) {
+                    let name = self.in_flight.swap_remove(index);
+                    let decided = self.slots.release(&name);
+                    self.decided(decided);
+                }
+            }
+            Step::Update(listed) => {
+                let listed: BTreeMap<_, _> =
+                    listed.into_iter().map(|(index, known)| (BACKENDS[index].to_owned(), known)).collect();
+                self.was_told = true;
+                self.known.retain(|name, _| name == BUILTIN);
+                self.known.extend(listed.clone());
+                let decided = self.slots.update(listed);
+                self.decided(decided);
+            }
+        }
+    }
+
+    fn decided(&mut self, decided: Vec<Decided>) {
+        for Decided { ticket, answer } in decided {
+            let index = self.waiting.iter().position(|(waiting, _)| *waiting == ticket).expect("it waited");
+            let (_, need) = self.waiting.remove(index);
+            match answer {
+                Ok(name) => {
+                    let before = |other: &(Ticket, Need)| {
+                        (Reverse(other.1.priority), other.0) < (Reverse(need.priority), ticket)
+                    };
+                    let passed_over =
+                        self.waiting.iter().find(|other| before(other) && self.could_take(&name, &other.1));
+                    assert!(passed_over.is_none(), "{passed_over:?} was first at {name}");
+                    self.granted(name, &need);
+                }
+                Err(why) => assert_eq!(Some(why), self.refusal(&need)),
+            }
+        }
+    }
+
+    /// Nobody waits who could go on or must be refused; the counts agree.
+    fn check(&self) {
+        for (_, need) in &self.waiting {
+            let free = self.known.keys().find(|name| self.could_take(name, need));
+            assert_eq!(free, None, "{need:?} waits beside a free slot");
+            assert_eq!(self.refusal(need), None, "{need:?} waits for ever");
+        }
+        for (name, in_use, granted) in self.slots.in_use() {
+            assert_eq!(in_use, self.used(name), "in use at {name}");
+            assert_eq!(granted, self.known.get(name).map_or(0, |known| known.granted), "granted at {name}");
+        }
+        let counted: u32 = self.slots.waiting_by_model().values().sum();
+        let waiting = self.waiting.iter().filter(|(_, need)| !self.fits(BUILTIN, need)).count();
+        assert_eq!(counted as usize, waiting, "demand");
+    }
+}
+
+proptest! {
+    #[test]
+    fn slots_are_never_exceeded_and_never_idle_beside_a_waiter(
+        builtin in 0..3_u32,
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let mut world = World::new(builtin);
+        for step in steps {
+            world.apply(step);
+            world.check();
+        }
+    }
+}
+
+fn need(avoid: &[&str]) -> Need {
+    let avoid = avoid.iter().map(|name| (*name).to_owned()).collect();
+    Need { task: Task::Transcribe, model: None, priority: Priority::Normal, avoid }
+}
+
+fn two_backends(one: u32, other: u32) -> Slots {
+    let known = |granted| Known { models: vec!["m".to_owned()], healthy: true, granted };
+    let mut slots = Slots::default();
+    slots.update(BTreeMap::from([("a".to_owned(), known(one)), ("b".to_owned(), known(other))]));
+    slots
+}
+
+#[test]
+fn a_backend_that_failed_the_request_is_taken_last() {
+    let mut slots = two_backends(1, 1);
+    assert_eq!(slots.request(need(&["a"])), Answer::Granted("b".to_owned()));
+    assert_eq!(slots.request(need(&["a"])), Answer::Granted("a".to_owned()), "better than to wait");
+}
+
+#[test]
+fn the_smallest_share_in_use_goes_first() {
+    let mut slots = two_backends(4, 2);
+    let taken: Vec<_> = (0..6).map(|_| slots.request(need(&[]))).collect();
+    let of = |name: &str| taken.iter().filter(|answer| **answer == Answer::Granted(name.to_owned())).count();
+    assert_eq!((of("a"), of("b")), (4, 2));
+    assert_eq!(taken[..3].iter().filter(|answer| **answer == Answer::Granted("b".to_owned())).count(), 1);
+}
+
+#[test]
+fn before_the_coordinator_spoke_requests_wait_instead_of_failing() {
+    let mut slots = Slots::default();
+    let Answer::Waiting(ticket) = slots.request(need(&[])) else { panic!("it waits") };
+    let refused = Decided { ticket, answer: Err(Refusal::NeedsLocalAi) };
+    assert_eq!(slots.update(BTreeMap::new()), [refused], "there is none");
+}
+
+#[test]
+fn a_listed_backend_that_is_down_is_waited_for() {
+    let mut slots = Slots::default();
+    slots.update(BTreeMap::from([("a".to_owned(), Known::default())]));
+    assert!(matches!(slots.request(need(&[])), Answer::Waiting(_)));
+}
