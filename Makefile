@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 
-.PHONY: demo test build kafka tidy
+.PHONY: demo test build bench kafka tidy
 
 # The main job on the embedded default: starts the relay, submits real audio, shows events and results, stops.
 demo:
@@ -15,6 +15,13 @@ test:
 build:
 	scripts/setup.sh build
 	cargo build --release
+
+# What the relay adds to Kafka, and what a node costs when it is idle: docs/performance.md.
+bench:
+	scripts/setup.sh test
+	cargo build --release --quiet
+	target/release/load-tests bench path --local
+	target/release/load-tests bench start
 
 # A Kafka broker for development; prints KAFKA_BOOTSTRAP.
 kafka:

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client_cli::{Client, ClientSettings, JobInput, JobRequest};
-use load_tests::localai_sim::settings::{Kind, ModelSettings, SimulatorSettings};
+use load_tests::localai_sim::settings::SimulatorSettings;
 use load_tests::localai_sim::{Simulator, words_of};
 use serde_json::{Value, json};
 use standalone::{Options, Standalone};
@@ -53,17 +53,6 @@ fn fast() -> SimulatorSettings {
 fn simulator(settings: SimulatorSettings) -> anyhow::Result<Simulator> {
     relay_runtime::tls::install_provider();
     Simulator::start(settings)
-}
-
-/// One transcription model whose requests take `work`, loaded at once.
-fn transcriber(work: Duration) -> SimulatorSettings {
-    let model = ModelSettings {
-        load: Duration::ZERO,
-        base_s: work.as_secs_f64(),
-        per_unit_s: 0.0,
-        ..ModelSettings::new("whisper-1", Kind::Transcript)
-    };
-    SimulatorSettings { models: vec![model], ..SimulatorSettings::default() }
 }
 
 fn speech() -> Vec<u8> {
@@ -151,8 +140,10 @@ async fn a_model_that_does_not_load_uses_up_the_attempts() -> anyhow::Result<()>
 
 #[actix_rt::test]
 async fn a_killed_worker_s_job_is_done_by_the_other_backend() -> anyhow::Result<()> {
-    let (one, other) =
-        (simulator(transcriber(Duration::from_secs(2)))?, simulator(transcriber(Duration::from_secs(2)))?);
+    let (one, other) = (
+        simulator(SimulatorSettings::transcriber(Duration::from_secs(2)))?,
+        simulator(SimulatorSettings::transcriber(Duration::from_secs(2)))?,
+    );
     let env = [("RELAY__RETRY__DELAY_MS", "1")];
     let cluster = Cluster::start(vec![one.url.clone(), other.url.clone()], &env).await?;
     let mut handle = cluster.client.submit(job("transcribe", "whisper-1", speech())).await?;
@@ -183,8 +174,10 @@ async fn a_killed_worker_s_job_is_done_by_the_other_backend() -> anyhow::Result<
 
 #[actix_rt::test]
 async fn no_backend_gets_more_requests_than_it_has_slots() -> anyhow::Result<()> {
-    let (one, two) =
-        (simulator(transcriber(Duration::from_millis(20)))?, simulator(transcriber(Duration::from_millis(20)))?);
+    let (one, two) = (
+        simulator(SimulatorSettings::transcriber(Duration::from_millis(20)))?,
+        simulator(SimulatorSettings::transcriber(Duration::from_millis(20)))?,
+    );
     let backends = vec![format!("{};slots=1", one.url), format!("{};slots=2", two.url)];
     let cluster = Arc::new(Cluster::start(backends, &[]).await?);
     let jobs = (0..40_u32).map(|number| {
@@ -212,7 +205,7 @@ async fn no_backend_gets_more_requests_than_it_has_slots() -> anyhow::Result<()>
 
 #[actix_rt::test]
 async fn a_cancelled_job_frees_its_backend() -> anyhow::Result<()> {
-    let backend = simulator(transcriber(Duration::from_secs(60)))?;
+    let backend = simulator(SimulatorSettings::transcriber(Duration::from_secs(60)))?;
     let cluster = Cluster::start(vec![backend.url.clone()], &[]).await?;
     let mut handle = cluster.client.submit(job("transcribe", "whisper-1", speech())).await?;
     let mut seen = Vec::new();

@@ -244,7 +244,7 @@ pub struct AuditEntry {
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: u64,
-    /// What: `job.accepted`, `job.attempt`, `job.outcome`, `denied`, `session.opened`, `session.resumed`, `session.moved`, `session.closed`, `node.joined`, `node.left`.
+    /// What: `job.accepted`, `job.attempt`, `job.cancel_requested`, `job.outcome`, `denied`, `session.opened`, `session.resumed`, `session.moved`, `session.closed`, `node.joined`, `node.left`.
     pub action: String,
     /// Name of the writer.
     pub node: String,

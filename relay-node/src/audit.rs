@@ -69,9 +69,10 @@ impl Audit {
     }
 
     /// Somebody asked to cancel a job.
-    pub fn cancel_requested(&self, actor: Actor<'_>, job_id: JobId) {
+    pub fn cancel_requested(&self, actor: Actor<'_>, job_id: JobId, traceparent: Option<&str>) {
         let mut entry = self.writer.entry("job.cancel_requested", actor, Value::Null);
         entry.job_id = Some(job_id);
+        entry.trace_id = trace_id(traceparent);
         self.put(entry);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
@@ -15,6 +15,9 @@ use relay_protocol::Event;
 use relay_runtime::settings::Map;
 use standalone::{Options, Standalone};
 use tokio_util::sync::CancellationToken;
+
+/// Longest wait for an answer or an event.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Does nothing, at once: what is left is the relay.
 struct Instantly;
@@ -74,10 +77,21 @@ impl Relay {
     /// One job, from submit to its terminal event.
     pub(super) async fn request(&self) -> anyhow::Result<()> {
         let job = JobRequest::new("probe", JobInput::Bytes(self.value.clone()));
-        let mut handle = self.client.submit(job).await?;
+        let submitted = tokio::time::timeout(PATIENCE, self.client.submit(job)).await;
+        let mut handle = submitted.context("a submit was not answered")??;
         let mut last = Bytes::new();
-        while let Some(event) = handle.next_event().await? {
-            last = event.json;
+        loop {
+            match tokio::time::timeout(PATIENCE, handle.next_event()).await {
+                Ok(event) => match event? {
+                    Some(event) => last = event.json,
+                    None => break,
+                },
+                Err(_) => {
+                    let status = self.client.status(handle.job_id()).await?;
+                    let (seen, state) = (String::from_utf8_lossy(&last), status);
+                    anyhow::bail!("events stopped after {seen}; the job's state: {state:?}");
+                }
+            }
         }
         ensure!(
             last.windows(11).any(|window| window == b"\"completed\""),

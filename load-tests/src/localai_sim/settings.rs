@@ -82,6 +82,19 @@ pub struct SimulatorSettings {
     pub api_key: Option<String>,
 }
 
+impl SimulatorSettings {
+    /// A server with one model, `whisper-1`, that is loaded at once and works on each request for `work`.
+    pub fn transcriber(work: Duration) -> Self {
+        let model = ModelSettings {
+            load: Duration::ZERO,
+            base_s: work.as_secs_f64(),
+            per_unit_s: 0.0,
+            ..ModelSettings::new("whisper-1", Kind::Transcript)
+        };
+        Self { models: vec![model], ..Self::default() }
+    }
+}
+
 impl Default for SimulatorSettings {
     fn default() -> Self {
         Self {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use load_tests::localai_sim::settings::{Kind, ModelSettings, SimulatorSettings};
+use load_tests::localai_sim::settings::SimulatorSettings;
 use load_tests::localai_sim::{Simulator, words_of};
 use reqwest::Client;
 use serde_json::Value;
@@ -31,17 +31,6 @@ async fn transcribe(simulator: &Simulator, file: Vec<u8>) -> Value {
     answer.json().await.expect("JSON")
 }
 
-/// One transcription model whose requests take `work`, loaded at once.
-fn model(work: Duration) -> SimulatorSettings {
-    let model = ModelSettings {
-        load: Duration::ZERO,
-        base_s: work.as_secs_f64(),
-        per_unit_s: 0.0,
-        ..ModelSettings::new("whisper-1", Kind::Transcript)
-    };
-    SimulatorSettings { models: vec![model], ..SimulatorSettings::default() }
-}
-
 #[actix_rt::test]
 async fn answers_follow_from_the_input() {
     let simulator = start(fast());
@@ -59,7 +48,7 @@ async fn answers_follow_from_the_input() {
 
 #[actix_rt::test]
 async fn a_cold_model_is_loaded_once_and_works_on_one_request_at_a_time() {
-    let mut settings = model(Duration::from_millis(50));
+    let mut settings = SimulatorSettings::transcriber(Duration::from_millis(50));
     settings.models[0].load = Duration::from_millis(200);
     let simulator = start(settings);
     let began = Instant::now();
@@ -74,7 +63,7 @@ async fn a_cold_model_is_loaded_once_and_works_on_one_request_at_a_time() {
 
 #[actix_rt::test]
 async fn a_killed_worker_fails_what_runs_and_what_comes_until_the_window_ends() {
-    let mut settings = model(Duration::from_millis(1_000));
+    let mut settings = SimulatorSettings::transcriber(Duration::from_millis(1_000));
     settings.dead_window = Duration::from_millis(400);
     let simulator = start(settings);
     let victim = {
@@ -104,7 +93,7 @@ async fn a_killed_worker_fails_what_runs_and_what_comes_until_the_window_ends() 
 
 #[actix_rt::test]
 async fn a_client_that_goes_away_frees_the_worker() {
-    let simulator = start(model(Duration::from_secs(60)));
+    let simulator = start(SimulatorSettings::transcriber(Duration::from_secs(60)));
     for stream in ["true", "false"] {
         let url = format!("{}/v1/audio/transcriptions", simulator.url);
         let request = form(speech(), "whisper-1").text("stream", stream);
@@ -122,7 +111,7 @@ async fn a_client_that_goes_away_frees_the_worker() {
 async fn the_seed_decides_the_service_times() {
     let mut busy = Vec::new();
     for seed in [7, 7, 8] {
-        let mut settings = model(Duration::from_millis(4));
+        let mut settings = SimulatorSettings::transcriber(Duration::from_millis(4));
         settings.models[0].spread = 0.8;
         settings.seed = seed;
         let simulator = start(settings);
@@ -138,7 +127,7 @@ async fn the_seed_decides_the_service_times() {
 
 #[actix_rt::test]
 async fn sigterm_fails_what_runs() {
-    let simulator = start(model(Duration::from_secs(60)));
+    let simulator = start(SimulatorSettings::transcriber(Duration::from_secs(60)));
     let url = format!("{}/v1/audio/transcriptions", simulator.url);
     let request = Client::new().post(url).multipart(form(speech(), "whisper-1")).send();
     let running = actix_rt::spawn(async move { request.await?.json::<Value>().await });

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use relay_log::local::{LocalLog, LocalLogSettings};
 use relay_log::port::{Commit, Log, Start};
 
+use crate::Folder;
 use crate::support::{assigned, at, join_spec, offset, read_to_end, record, text, topic};
 
 const FOLDER: &str = "RELAY_TEST_CRASH_FOLDER";
@@ -76,11 +77,11 @@ fn write_and_kill(folder: &std::path::Path, enough: usize) -> anyhow::Result<u64
 
 #[tokio::test]
 async fn a_topic_of_an_earlier_life_is_there() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let log = LocalLog::open(folder.path(), &LocalLogSettings::default())?;
-    let name = topic(&log, "life", 3).await?;
+    let folder = Folder::new()?;
+    let log = folder.open().await?;
+    let name = topic(&*log, "life", 3).await?;
     drop(log);
-    let log = LocalLog::open(folder.path(), &LocalLogSettings::default())?;
+    let log = folder.open().await?;
     assert_eq!(log.watermarks(&at(&name, 2)).await?.high, 0);
     Ok(())
 }

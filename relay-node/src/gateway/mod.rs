@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod connect;
+mod denials;
 pub mod form;
 pub mod handshakes;
 pub mod jobs;

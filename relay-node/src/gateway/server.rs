@@ -9,7 +9,7 @@ use relay_runtime::http_trace::request_spans;
 use relay_runtime::metrics::Metrics;
 use relay_runtime::{http_error, ops_http};
 
-use super::{connect, jobs, proxy};
+use super::{connect, denials, jobs, proxy};
 use crate::state::NodeState;
 
 /// Time to send the head of a request; slower clients are cut off.
@@ -41,6 +41,7 @@ pub fn start(
             .app_data(http_error::json_config(JSON_BYTES_MAX))
             .app_data(http_error::query_config())
             .app_data(http_error::path_config())
+            .wrap(middleware::from_fn(denials::audit))
             .wrap(middleware::from_fn(http_error::shape_errors))
             .wrap(request_spans())
             .configure(ops_http::configure(readiness.clone(), metrics.clone()))

@@ -197,7 +197,8 @@ pub async fn cancel(node: &NodeState, identity: &Identity, job_id: JobId) -> Res
     if past.iter().any(|event| event.kind.is_terminal()) {
         return Ok(Cancel::AlreadyEnded);
     }
-    let place = past.iter().find_map(|event| parse(event).ok()?.place);
+    let placed = past.iter().find_map(|event| parse(event).ok().filter(|event| event.place.is_some()));
+    let (place, traceparent) = placed.map_or((None, None), |event| (event.place, event.traceparent));
     let place = place.ok_or_else(|| JobError::new(ErrorCode::UnknownJob, format!("job {job_id} has no place")))?;
     let now_ms = node.clock.now_ms();
     let request = ControlRecord::Cancel(CancelRequest {
@@ -215,7 +216,7 @@ pub async fn cancel(node: &NodeState, identity: &Identity, job_id: JobId) -> Res
     };
     online.log.append(vec![record]).await.map_err(log_error)?;
     let actor = Actor { tenant: &identity.tenant, subject: &identity.subject };
-    online.audit.cancel_requested(actor, job_id);
+    online.audit.cancel_requested(actor, job_id, traceparent.as_deref());
     Ok(Cancel::Requested)
 }
 

@@ -6,7 +6,7 @@ use client_cli::{JobInput, JobRequest};
 use relay_protocol::record::AuditEntry;
 use serde_json::json;
 
-use crate::api::expect_refusal;
+use crate::api::{Api, expect_refusal};
 use crate::cluster::Cluster;
 use crate::stage::Stage;
 use crate::tenants::entry;
@@ -167,5 +167,22 @@ async fn sessions_are_written_down() {
         assert_eq!(entries[1].detail.get("reason"), Some(&json!(reason)), "{entries:?}");
         assert!(entries[1].detail["duration_ms"].is_u64() && entries[1].detail["bytes"].is_u64(), "{entries:?}");
     }
+    cluster.stop().await;
+}
+
+#[actix_web::test]
+async fn callers_without_a_valid_token_are_written_down() {
+    let (cluster, _calls) = cluster().await;
+    let doors: [Api; 2] = [cluster.api(), cluster.api_of("wrong")];
+    for api in &doors {
+        expect_refusal(api.post(json!({})).await, 401, "unauthenticated");
+    }
+    let of_nobody = |trail: &[AuditEntry]| {
+        let refused = |entry: &&AuditEntry| entry.action == "denied" && entry.detail["code"] == "unauthenticated";
+        trail.iter().filter(refused).count()
+    };
+    let trail = cluster.audit(|trail| of_nobody(trail) >= doors.len()).await;
+    let text = serde_json::to_string(&trail).unwrap();
+    assert!(text.contains("POST /v1/jobs") && !text.contains("wrong"), "no token is written down: {text}");
     cluster.stop().await;
 }
