@@ -1,7 +1,8 @@
 //! Logs on standard error, spans over OTLP when an endpoint is configured, and the trace context of a piece of work.
 //!
 //! Standard output is never written: it belongs to results and to the `ready` line. Without an endpoint a span costs
-//! its place in the registry and nothing else, and [`current_traceparent`] still names a trace to send on.
+//! its place in the registry and its text in log lines, and [`current_traceparent`] still names a trace to send on;
+//! a span with the target [`EXPORT_ONLY`] costs nothing then.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -14,14 +15,20 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::Deserialize;
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterFn, LevelFilter};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, FilterFn, LevelFilter};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
 mod context;
+#[cfg(test)]
+mod export_only_test;
 
-pub use self::context::{current_traceparent, span_with_parent};
+pub use self::context::{current_traceparent, span_with_parent, traceparent_of};
+
+/// Target of spans that only a receiver sees: `info_span!(target: EXPORT_ONLY, "job.attempt")`. Without an endpoint they
+/// are disabled at every log level: nothing is formatted or allocated for them. Log lines never show them.
+pub const EXPORT_ONLY: &str = "relay_export_only";
 
 /// Section `[telemetry]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -136,6 +143,9 @@ where
 {
     let filter = EnvFilter::try_new(&settings.log_level)
         .map_err(|error| TelemetryError::LogLevel { value: settings.log_level.clone(), reason: error.to_string() })?;
+    // Without a hint of its own, the second filter would open every level for the first.
+    let for_lines = FilterFn::new(is_for_lines as fn(&Metadata<'_>) -> bool).with_max_level_hint(LevelFilter::TRACE);
+    let filter = filter.and(for_lines);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.log_format {
         LogFormat::Text => lines.with_ansi(ansi).with_filter(filter).boxed(),
@@ -159,8 +169,13 @@ struct KeepSpans;
 
 impl<S: Subscriber> Layer<S> for KeepSpans {}
 
+fn is_for_lines(metadata: &Metadata<'_>) -> bool {
+    metadata.target() != EXPORT_ONLY
+}
+
 fn info_spans() -> FilterFn {
-    let filter: fn(&Metadata<'_>) -> bool = |metadata| metadata.is_span() && *metadata.level() <= Level::INFO;
+    let filter: fn(&Metadata<'_>) -> bool =
+        |metadata| metadata.is_span() && *metadata.level() <= Level::INFO && is_for_lines(metadata);
     FilterFn::new(filter).with_max_level_hint(LevelFilter::INFO)
 }
 

@@ -11,7 +11,7 @@ use relay_protocol::record::{AttemptFailure, StartedJob};
 use relay_protocol::{ErrorCode, Event, EventKind, Input, JobError};
 use relay_runtime::clock::Clock;
 use relay_runtime::random::Random;
-use relay_runtime::telemetry::{current_traceparent, span_with_parent};
+use relay_runtime::telemetry::{EXPORT_ONLY, span_with_parent, traceparent_of};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -105,8 +105,29 @@ struct Run<'a> {
     failed_backends: Vec<String>,
     last_partial_seq: Option<u64>,
     hops: Vec<Hop>,
+    span: AttemptSpan,
     /// Every event so far was acknowledged to this node and delivered to its own watchers.
     told_here: Cell<bool>,
+}
+
+/// The span of the attempt under way. One that is dropped before its end was abandoned: the job is another owner's now.
+struct AttemptSpan(Span);
+
+impl AttemptSpan {
+    fn failed(&self, error: &JobError) {
+        self.0.record("error.code", error.code.as_str()).record("otel.status_code", "ERROR");
+    }
+
+    /// What became of the attempt, by the event that follows it.
+    fn end(&mut self, event: EventKind) {
+        std::mem::replace(&mut self.0, Span::none()).record("outcome", event.name());
+    }
+}
+
+impl Drop for AttemptSpan {
+    fn drop(&mut self) {
+        self.0.record("outcome", "abandoned");
+    }
 }
 
 /// A failed attempt.
@@ -135,6 +156,7 @@ impl<'a> Run<'a> {
             failed_backends: Vec::new(),
             last_partial_seq: None,
             hops,
+            span: AttemptSpan(Span::none()),
             // Events of earlier attempts, and the receipt of a job from outside, come from the log only.
             told_here: Cell::new(job.has_gateway() && job.attempts_before == 0),
         };
@@ -150,13 +172,17 @@ impl<'a> Run<'a> {
         loop {
             self.attempt += 1;
             let span = self.attempt_span();
-            let failure = match self.attempt().instrument(span.clone()).await {
+            self.span = AttemptSpan(span.clone());
+            let failure = match self.attempt().instrument(span).await {
                 Ok(result) => return Outcome::Completed(result),
                 Err(failure) => failure,
             };
-            span.record("error.code", failure.error.code.as_str()).record("otel.status_code", "ERROR");
+            self.span.failed(&failure.error);
             match self.after(failure) {
-                Ok((wait, error)) => self.wait(wait, error).await,
+                Ok((wait, error)) => {
+                    self.span.end(EventKind::Retrying);
+                    self.wait(wait, error).await;
+                }
                 Err(outcome) => return outcome,
             }
         }
@@ -166,14 +192,17 @@ impl<'a> Run<'a> {
     fn attempt_span(&self) -> Span {
         let job = &self.job.job;
         let span = tracing::info_span!(
+            target: EXPORT_ONLY,
             "job.attempt",
             otel.kind = "consumer",
             otel.status_code = Empty,
-            job.id = %self.job.job_id,
-            job.task = job.task.name(),
-            job.lane = self.job.place.lane,
-            job.attempt = self.attempt,
+            job_id = %self.job.job_id,
             tenant = job.tenant,
+            task = job.task.name(),
+            lane = self.job.place.lane,
+            attempt = self.attempt,
+            backend = Empty,
+            outcome = Empty,
             error.code = Empty,
         );
         span_with_parent(job.traceparent.as_deref(), span)
@@ -183,6 +212,7 @@ impl<'a> Run<'a> {
     async fn attempt(&mut self) -> Result<Value, Failure> {
         let media = self.input().await.map_err(Failure::before_backend)?;
         let slot = self.slot().await?;
+        self.span.0.record("backend", slot.backend.name());
         self.register(slot.backend.name()).await.map_err(Failure::before_backend)?;
         self.pass("backend");
         let (output, partials) = self.call(&slot, media).await;
@@ -259,16 +289,34 @@ impl<'a> Run<'a> {
     /// Calls the backend and writes its updates; returns what it made and the seq of the last update.
     async fn call(&self, slot: &Slot, media: Media) -> (Result<Output, BackendError>, Option<u64>) {
         let (updates, written) = mpsc::channel(UPDATES_MAX);
-        let span = tracing::info_span!("backend.request", otel.kind = "client", backend = slot.backend.name());
+        let job = &self.job.job;
+        let backend = slot.backend.name();
+        let span = tracing::info_span!(
+            target: EXPORT_ONLY,
+            "backend.request",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            backend,
+            model = job.model,
+        );
+        let here = traceparent_of(&span).map(|here| here.to_string());
         let call = Call {
             job_id: self.job.job_id,
-            task: self.job.job.task,
-            model: self.job.job.model.clone(),
-            params: self.job.job.params.clone(),
+            task: job.task,
+            model: job.model.clone(),
+            params: job.params.clone(),
             media,
-            traceparent: Some(span.in_scope(|| current_traceparent().to_string())),
+            // Where nothing is exported, the caller's context goes on as it came.
+            traceparent: here.or_else(|| job.traceparent.clone()),
         };
-        tokio::join!(slot.backend.call(call, updates).instrument(span), self.write_updates(written))
+        let request = async {
+            let output = slot.backend.call(call, updates).await;
+            if output.is_err() {
+                span.record("otel.status_code", "ERROR");
+            }
+            output
+        };
+        tokio::join!(request.instrument(span.clone()), self.write_updates(written))
     }
 
     async fn write_updates(&self, mut updates: mpsc::Receiver<Update>) -> Option<u64> {
@@ -362,7 +410,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn end(self, outcome: Outcome) -> Ended {
+    fn end(mut self, outcome: Outcome) -> Ended {
+        self.span.end(outcome.kind());
         Ended {
             outcome,
             attempt: self.attempt,

@@ -14,8 +14,12 @@ use crate::traceparent::Traceparent;
 /// begins. Work inside the span finds it by [`current_traceparent`].
 ///
 /// Call it before the span is entered and before spans are made inside it. A span that declares the field `trace_id`
-/// (`info_span!("job", trace_id = tracing::field::Empty)`) gets it filled in, so that log lines show it.
+/// (`info_span!("job", trace_id = tracing::field::Empty)`) gets it filled in, so that log lines show it. A disabled span
+/// comes back as it is.
 pub fn span_with_parent(traceparent: Option<&str>, span: Span) -> Span {
+    if span.is_disabled() {
+        return span;
+    }
     let parent = traceparent.and_then(|text| Traceparent::parse(text).ok());
     if let Some(parent) = parent {
         // Err means that nothing is exported; the trace is then kept beside the span, below.
@@ -36,8 +40,15 @@ pub fn span_with_parent(traceparent: Option<&str>, span: Span) -> Span {
 ///
 /// Outside any span, or inside spans that [`span_with_parent`] never saw, it starts a new trace each time it is called.
 pub fn current_traceparent() -> Traceparent {
-    let span = Span::current();
-    exported(&span).or_else(|| remembered(&span)).unwrap_or_else(|| Traceparent::random(&SystemRandom))
+    traceparent_of(&Span::current()).unwrap_or_else(|| Traceparent::random(&SystemRandom))
+}
+
+/// What to send on with work that `span` causes; `None` for a disabled span, and for one that belongs to no known trace.
+pub fn traceparent_of(span: &Span) -> Option<Traceparent> {
+    if span.is_disabled() {
+        return None;
+    }
+    exported(span).or_else(|| remembered(span))
 }
 
 /// The context of an exported span.
