@@ -23,7 +23,9 @@ fn main() -> ExitCode {
 }
 
 fn tidy() -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    // As cargo says now, not where this was built: target folders are shared between checkouts.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").context("run it with cargo run -p xtask")?;
+    let root = Path::new(&package).parent().context("the workspace's folder")?;
     let mut findings = arrows::check(root)?;
     for member in arrows::members(root)? {
         for file in rust_files(&root.join(&member).join("src"))? {
