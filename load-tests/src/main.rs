@@ -26,6 +26,8 @@ enum Bench {
 
 fn main() -> anyhow::Result<()> {
     relay_runtime::tls::install_provider();
+    // What goes wrong during a measurement belongs beside its figures.
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     let Arguments::Bench(bench) = Arguments::parse();
     match bench {
         Bench::Path(arguments) => {

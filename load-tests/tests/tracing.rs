@@ -294,7 +294,10 @@ fn two_attempts(trace: &Trace, job_id: &str, asked: &[Option<String>]) {
     assert!(is_error(first) && is_error(failed) && !is_error(second) && !is_error(answered));
     assert_eq!(told(first, "error.code"), "backend_failed");
     let between = Duration::from_nanos(second.start_time_unix_nano.saturating_sub(first.end_time_unix_nano));
-    assert!(between >= Duration::from_millis(RETRY_DELAY_MS / 2 - 10), "the wait is no part of an attempt: {between:?}");
+    assert!(
+        between >= Duration::from_millis(RETRY_DELAY_MS / 2 - 10),
+        "the wait is no part of an attempt: {between:?}"
+    );
 }
 
 fn a_cancelled_attempt(trace: &Trace, job_id: &str) {

@@ -18,6 +18,7 @@ enum Step {
         task: Task,
         model: Option<usize>,
         priority: Priority,
+        avoid: Vec<String>,
     },
     /// The n-th of those that wait goes away.
     Withdraw(usize),
@@ -34,9 +35,10 @@ fn known() -> impl Strategy<Value = Known> {
 fn step() -> impl Strategy<Value = Step> {
     let priority = prop::sample::select(vec![Priority::Batch, Priority::Normal, Priority::Interactive]);
     let task = prop::sample::select(vec![Task::Transcribe, Task::Vad, Task::Probe]);
-    let request = (task, prop::option::of(0..MODELS.len()), priority);
+    let avoid = prop::sample::subsequence(BACKENDS.map(str::to_owned).to_vec(), 0..=2);
+    let request = (task, prop::option::of(0..MODELS.len()), priority, avoid);
     prop_oneof![
-        4 => request.prop_map(|(task, model, priority)| Step::Request { task, model, priority }),
+        4 => request.prop_map(|(task, model, priority, avoid)| Step::Request { task, model, priority, avoid }),
         1 => any::<usize>().prop_map(Step::Withdraw),
         3 => any::<usize>().prop_map(Step::Release),
         2 => prop::collection::vec((0..BACKENDS.len(), known()), 0..4).prop_map(Step::Update),
@@ -77,6 +79,15 @@ impl World {
         self.fits(name, need) && known.healthy && self.used(name) < known.granted
     }
 
+    /// Backends that failed the request come last; else the smaller share in use, in millionths, goes first.
+    fn is_better(&self, one: &str, other: &str, need: &Need) -> bool {
+        let rank = |name: &str| {
+            let share = u64::from(self.used(name)) * 1_000_000 / u64::from(self.known[name].granted);
+            (need.avoid.iter().any(|avoided| avoided == name), share)
+        };
+        rank(one) < rank(other)
+    }
+
     /// Why a request must be refused now.
     fn refusal(&self, need: &Need) -> Option<Refusal> {
         if self.fits(BUILTIN, need) || !self.was_told {
@@ -98,14 +109,16 @@ impl World {
             self.known[&name],
             self.used(&name)
         );
+        let better = self.known.keys().find(|other| self.could_take(other, need) && self.is_better(other, &name, need));
+        assert_eq!(better, None, "better than {name} for {need:?}");
         self.in_flight.push(name);
     }
 
     fn apply(&mut self, step: Step) {
         match step {
-            Step::Request { task, model, priority } => {
+            Step::Request { task, model, priority, avoid } => {
                 let model = model.map(|index| MODELS[index].to_owned());
-                let need = Need { task, model, priority, avoid: Vec::new() };
+                let need = Need { task, model, priority, avoid };
                 let refusal = self.refusal(&need);
                 match self.slots.request(need.clone()) {
                     Answer::Granted(name) => self.granted(name, &need),

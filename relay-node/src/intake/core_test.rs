@@ -1,5 +1,5 @@
-//! A lane's promises under any order of reads, ends, commits, rebalances and crashes: every job ends exactly once in the
-//! log, nothing runs twice at a time, limits hold.
+//! A lane's promises under any order of reads, ends, commits, rebalances, deadlines, stops and crashes: every job ends
+//! exactly once in the log, nothing runs twice at a time, limits hold, nothing waits that could run or be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use relay_log::port::{Assignment, Committed, LogRecord, TopicPartition};
 use relay_protocol::record::{CancelRequest, ControlRecord, StartedJob, StartedJobs};
-use relay_protocol::{JobId, topics};
+use relay_protocol::{JobId, Priority, topics};
 
 use super::core::{Batch, Core, Effect, Key, LaneLimits};
 use crate::job::delivered::Delivered;
@@ -16,6 +16,8 @@ const PARTITIONS: u32 = 3;
 const JOBS: u64 = 12;
 const LIMITS: LaneLimits = LaneLimits { running_max: 4, waiting_max: 6 };
 const NOW_MS: u64 = 1_700_000_000_000;
+/// Distance between the deadlines, and between the `not_before` times, of jobs.
+const STEP_MS: u64 = 1_000;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -26,16 +28,29 @@ enum Step {
     End(usize),
     /// A run that was abandoned ends all the same, the n-th of them.
     EndLate(usize),
-    /// The commit under way succeeds, or fails without a trace.
-    Settle(bool),
+    /// What becomes of the commit under way.
+    Settle(Fate),
     Assign(u32),
     Revoke(u32),
     RevokeNow,
     Lose(u32),
     Cancel(u32, u64),
+    /// This many milliseconds pass.
+    Wait(u64),
+    /// The node ends in order: what runs ends, what ended is committed.
+    Stop,
     /// The node dies, and with it whatever is not in the log.
     Crash,
 }
+
+/// What becomes of a commit, and whether the node hears of it or has to look.
+#[derive(Debug, Clone, Copy)]
+struct Fate {
+    succeeds: bool,
+    in_doubt: bool,
+}
+
+const COMMITTED: Fate = Fate { succeeds: true, in_doubt: false };
 
 fn step() -> impl Strategy<Value = Step> {
     let partition = 0..PARTITIONS;
@@ -44,13 +59,15 @@ fn step() -> impl Strategy<Value = Step> {
         2 => partition.clone().prop_map(Step::ControlRead),
         6 => any::<usize>().prop_map(Step::End),
         2 => any::<usize>().prop_map(Step::EndLate),
-        5 => prop::bool::weighted(0.8).prop_map(Step::Settle),
+        5 => (prop::bool::weighted(0.8), prop::bool::weighted(0.3))
+            .prop_map(|(succeeds, in_doubt)| Step::Settle(Fate { succeeds, in_doubt })),
         2 => partition.clone().prop_map(Step::Assign),
         1 => partition.clone().prop_map(Step::Revoke),
         1 => Just(Step::RevokeNow),
         1 => partition.clone().prop_map(Step::Lose),
         1 => (partition, 0..JOBS).prop_map(|(partition, offset)| Step::Cancel(partition, offset)),
-        1 => Just(Step::Crash),
+        2 => (1..STEP_MS * 2).prop_map(Step::Wait),
+        1 => prop_oneof![Just(Step::Stop), Just(Step::Crash)],
     ]
 }
 
@@ -63,17 +80,27 @@ struct Owned {
     control_read: bool,
 }
 
+/// A job that was read and neither runs nor ended.
+struct Waits {
+    not_before: Option<u64>,
+    deadline: Option<u64>,
+}
+
 /// The log, the group and one node.
 struct World {
-    core: Core<u32>,
+    now_ms: u64,
+    draining: bool,
+    /// What is committed with a job's end is the epoch that it ran under.
+    core: Core<u64>,
     owned: BTreeMap<u32, Owned>,
     /// Attempt of each running job.
     running: BTreeMap<Key, u32>,
+    waiting: BTreeMap<Key, Waits>,
     /// Runs that were abandoned, under which epoch.
     abandoned: Vec<(Key, u64)>,
     /// Jobs that ran under the current epoch of their partition.
     ran: BTreeSet<Key>,
-    batch: Option<Batch<u32>>,
+    batch: Option<Batch<u64>>,
     epochs: u64,
     committed: HashMap<u32, Committed>,
     ended: BTreeSet<Key>,
@@ -101,15 +128,23 @@ fn delivered(key: Key, epoch: u64) -> Delivered {
         headers: Vec::new(),
         timestamp_ms: NOW_MS + key.1,
     };
-    Delivered::read(topics::DEFAULT_LANE, record, epoch).expect("a job")
+    let mut delivered = Delivered::read(topics::DEFAULT_LANE, record, epoch).expect("a job");
+    delivered.job.priority = [Priority::Batch, Priority::Normal, Priority::Interactive][key.1 as usize % 3];
+    // Most jobs have neither.
+    delivered.job.deadline = (key.1 % 4 == 1).then_some(NOW_MS + (key.1 + 1) * STEP_MS);
+    delivered.job.not_before = (key.1 % 5 == 2).then_some(NOW_MS + key.1 * STEP_MS);
+    delivered
 }
 
 impl World {
     fn new() -> Self {
         Self {
+            now_ms: NOW_MS,
+            draining: false,
             core: Core::new(LIMITS),
             owned: BTreeMap::new(),
             running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             abandoned: Vec::new(),
             ran: BTreeSet::new(),
             batch: None,
@@ -134,15 +169,16 @@ impl World {
             Step::EndLate(index) => {
                 if let Some(index) = index.checked_rem(self.abandoned.len()) {
                     let (key, epoch) = self.abandoned.swap_remove(index);
-                    let effects = self.core.finished(key, epoch, 0, NOW_MS);
+                    let effects = self.core.finished(key, epoch, epoch, self.now_ms);
                     self.carry_out(effects);
                 }
             }
-            Step::Settle(succeeds) => self.settle(succeeds),
+            Step::Settle(fate) => self.settle(fate),
             Step::Assign(partition) => self.assign(partition),
             Step::Revoke(partition) => {
                 if let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.revoking) {
                     owned.revoking = true;
+                    self.waiting.retain(|key, _| key.0 != partition);
                     let effects = self.core.revoking(&[partition]);
                     self.carry_out(effects);
                 }
@@ -153,6 +189,7 @@ impl World {
             }
             Step::Lose(partition) => {
                 if self.owned.contains_key(&partition) {
+                    self.waiting.retain(|key, _| key.0 != partition);
                     let effects = self.core.lost(&[partition]);
                     self.carry_out(effects);
                     assert!(self.running.keys().all(|key| key.0 != partition), "what was lost is abandoned");
@@ -160,14 +197,51 @@ impl World {
                 }
             }
             Step::Cancel(partition, offset) => self.cancel((partition, offset)),
-            Step::Crash => {
-                self.core = Core::new(LIMITS);
-                self.owned.clear();
-                self.running.clear();
-                self.abandoned.clear();
-                self.batch = None;
+            Step::Wait(ms) => {
+                self.now_ms += ms;
+                self.tick();
             }
+            Step::Stop => {
+                self.stop();
+                self.crash();
+            }
+            Step::Crash => self.crash(),
         }
+    }
+
+    fn tick(&mut self) {
+        let effects = self.core.tick(self.now_ms);
+        self.carry_out(effects);
+        let late = |waits: &Waits| waits.deadline.is_some_and(|at| at <= self.now_ms);
+        let forgotten: Vec<_> =
+            self.waiting.iter().filter(|(key, waits)| late(waits) && self.is_admitted(**key)).map(|(k, _)| k).collect();
+        assert!(forgotten.is_empty(), "{forgotten:?} wait beyond their deadlines");
+    }
+
+    fn stop(&mut self) {
+        self.draining = true;
+        self.core.drain();
+        while let Some(key) = self.running.keys().next().copied() {
+            self.end(key);
+        }
+        while self.batch.is_some() {
+            self.settle(COMMITTED);
+        }
+        assert!(self.core.is_settled(), "all that ran was committed");
+    }
+
+    fn crash(&mut self) {
+        self.core = Core::new(LIMITS);
+        self.draining = false;
+        self.owned.clear();
+        self.running.clear();
+        self.waiting.clear();
+        self.abandoned.clear();
+        self.batch = None;
+    }
+
+    fn is_admitted(&self, key: Key) -> bool {
+        self.owned.get(&key.0).is_some_and(|owned| owned.control_read && !owned.revoking)
     }
 
     fn assign(&mut self, partition: u32) {
@@ -181,7 +255,7 @@ impl World {
         let owned = Owned { epoch: self.epochs, next, paused: false, revoking: false, control_read: false };
         self.owned.insert(partition, owned);
         let assignment = Assignment { at: at(partition), epoch: self.epochs, committed, next };
-        let (_, effects) = self.core.assigned(assignment, NOW_MS);
+        let (_, effects) = self.core.assigned(assignment, self.now_ms);
         self.carry_out(effects);
     }
 
@@ -194,7 +268,7 @@ impl World {
             let effects = self.core.control(partition, record);
             self.carry_out(effects);
         }
-        let effects = self.core.control_read(partition, NOW_MS);
+        let effects = self.core.control_read(partition, self.now_ms);
         self.carry_out(effects);
     }
 
@@ -205,7 +279,9 @@ impl World {
         owned.next += 1;
         if self.core.read(key, epoch, NOW_MS) {
             assert!(!self.ended.contains(&key), "a finished job is not read as a new one");
-            let effects = self.core.job(delivered(key, epoch), NOW_MS);
+            let job = delivered(key, epoch);
+            self.waiting.insert(key, Waits { not_before: job.job.not_before, deadline: job.job.deadline });
+            let effects = self.core.job(job, self.now_ms);
             self.carry_out(effects);
         } else {
             assert!(self.ended.contains(&key), "an unfinished job is not passed over");
@@ -213,19 +289,20 @@ impl World {
     }
 
     fn end(&mut self, key: Key) {
-        let attempt = self.running.remove(&key).expect("it runs");
+        self.running.remove(&key).expect("it runs");
         let epoch = self.owned[&key.0].epoch;
-        let effects = self.core.finished(key, epoch, attempt, NOW_MS);
+        let effects = self.core.finished(key, epoch, epoch, self.now_ms);
         self.carry_out(effects);
     }
 
     /// The broker takes a commit only if every partition in it is still the member's.
-    fn settle(&mut self, succeeds: bool) {
+    fn settle(&mut self, fate: Fate) {
         let Some(batch) = self.batch.take() else { return };
         let is_owned =
             |partition: u32, epoch: u64| self.owned.get(&partition).is_some_and(|owned| owned.epoch == epoch);
         let ours = batch.offsets.iter().all(|offset| is_owned(offset.at.partition, offset.epoch));
-        let effects = if succeeds && ours {
+        let happens = fate.succeeds && ours;
+        if happens {
             for (key, _, _) in &batch.jobs {
                 assert!(self.ended.insert(*key), "{key:?} ended twice");
             }
@@ -236,9 +313,14 @@ impl World {
                 let missing: Vec<Key> = below.filter(|key| !self.ended.contains(key)).collect();
                 assert!(missing.is_empty(), "the offset passed {missing:?}, which did not end");
             }
-            self.core.committed(&batch.offsets, NOW_MS)
+        }
+        // A node in doubt acts on what it finds.
+        let believed = if fate.in_doubt { Core::was_committed(&batch, &self.committed) } else { happens };
+        assert_eq!(believed, happens, "what is found is what happened");
+        let effects = if believed {
+            self.core.committed(&batch.offsets, self.now_ms)
         } else {
-            self.core.not_committed(batch, NOW_MS)
+            self.core.not_committed(batch, self.now_ms)
         };
         self.carry_out(effects);
     }
@@ -253,15 +335,14 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect<u32>>) {
+    fn carry_out(&mut self, effects: Vec<Effect<u64>>) {
         for effect in effects {
             match effect {
                 Effect::Run(job) => self.run(&job),
-                Effect::EndCancelled(job) | Effect::EndExpired(job) => {
-                    let key = (job.at.partition, job.place.offset);
-                    assert!(!self.running.contains_key(&key), "a running job is told, not ended");
-                    let effects = self.core.finished(key, job.epoch, 0, NOW_MS);
-                    self.carry_out(effects);
+                Effect::EndCancelled(job) => self.end_waiting(&job),
+                Effect::EndExpired(job) => {
+                    assert!(job.job.deadline.is_some_and(|at| at <= self.now_ms), "its deadline has passed");
+                    self.end_waiting(&job);
                 }
                 Effect::Cancel(key) => assert!(self.running.contains_key(&key), "only a running job is told"),
                 Effect::Abandon(key) => {
@@ -270,9 +351,15 @@ impl World {
                 }
                 Effect::Commit(batch) => {
                     assert!(self.batch.is_none(), "one commit at a time");
+                    for (key, epoch, ran_under) in &batch.jobs {
+                        assert_eq!(ran_under, epoch, "the outcome of {key:?} is of another epoch");
+                        assert_eq!(*epoch, self.owned[&key.0].epoch, "the outcome of {key:?} is of an earlier epoch");
+                    }
                     self.batch = Some(batch);
                 }
                 Effect::Pause(partition, paused) => {
+                    let half_free = self.core.waiting() <= LIMITS.waiting_max / 2;
+                    assert!(paused || half_free, "reading goes on before half of the room is free");
                     self.owned.get_mut(&partition).expect("it is ours").paused = paused;
                 }
                 Effect::Release(partition) => {
@@ -284,11 +371,23 @@ impl World {
         }
     }
 
+    /// A job that waits is cancelled or expires.
+    fn end_waiting(&mut self, job: &Delivered) {
+        let key = (job.at.partition, job.place.offset);
+        assert!(!self.running.contains_key(&key), "a running job is told, not ended");
+        assert!(self.waiting.remove(&key).is_some(), "{key:?} waits");
+        let effects = self.core.finished(key, job.epoch, job.epoch, self.now_ms);
+        self.carry_out(effects);
+    }
+
     fn run(&mut self, job: &Delivered) {
         let key = (job.at.partition, job.place.offset);
         let owned = &self.owned[&key.0];
         assert_eq!(job.epoch, owned.epoch);
         assert!(owned.control_read, "its control topic was read first");
+        assert!(!self.draining, "{key:?} starts while the node ends");
+        let mine = self.waiting.remove(&key).expect("it waited");
+        assert!(mine.not_before.is_none_or(|at| at <= self.now_ms), "{key:?} starts too early");
         assert!(self.ran.insert(key), "{key:?} runs twice under one assignment");
         // As the run registers it before it calls a backend.
         let attempt = job.attempts_before + 1;
@@ -303,11 +402,33 @@ impl World {
     fn check(&self) {
         assert!(self.running.len() <= LIMITS.running_max, "{} run", self.running.len());
         assert!(self.core.waiting() <= LIMITS.waiting_max, "{} wait", self.core.waiting());
-        assert_eq!(self.core.running(), self.running.len());
+        assert_eq!((self.core.running(), self.core.waiting()), (self.running.len(), self.waiting.len()));
+        for (number, owned) in &self.owned {
+            assert!(
+                owned.paused || self.waiting.len() < LIMITS.waiting_max,
+                "{number} is read though the room is full"
+            );
+        }
+    }
+
+    /// After each look at the clock: nobody waits beside a free place, nothing is unread beside a free room.
+    fn check_at_rest(&mut self) {
+        self.tick();
+        self.check();
+        let ready =
+            |key: Key, waits: &Waits| self.is_admitted(key) && waits.not_before.is_none_or(|at| at <= self.now_ms);
+        let idle = self.running.len() < LIMITS.running_max && !self.draining;
+        let held_up = self.waiting.iter().find(|(key, waits)| idle && ready(**key, waits));
+        assert_eq!(held_up.map(|(key, _)| key), None, "waits beside a free place");
+        let half_free = self.waiting.len() <= LIMITS.waiting_max / 2;
+        let unread = self.owned.iter().find(|(_, owned)| half_free && owned.paused);
+        assert_eq!(unread.map(|(number, _)| number), None, "is not read though half of the room is free");
     }
 
     /// Everything goes well from now on.
     fn finish(&mut self) {
+        // Beyond every deadline and `not_before`.
+        self.apply(Step::Wait((JOBS + 2) * STEP_MS));
         for _ in 0..PARTITIONS as u64 * JOBS * 4 {
             self.apply(Step::RevokeNow);
             for partition in 0..PARTITIONS {
@@ -316,19 +437,22 @@ impl World {
                 self.apply(Step::Read(partition));
             }
             self.apply(Step::End(0));
-            self.apply(Step::Settle(true));
-            self.check();
+            self.apply(Step::Settle(COMMITTED));
+            self.check_at_rest();
         }
     }
 }
 
 proptest! {
     #[test]
-    fn every_job_ends_exactly_once(steps in prop::collection::vec(step(), 1..250)) {
+    fn every_job_ends_exactly_once(steps in prop::collection::vec((step(), any::<bool>()), 1..250)) {
         let mut world = World::new();
-        for step in steps {
+        for (step, looks) in steps {
             world.apply(step);
             world.check();
+            if looks {
+                world.check_at_rest();
+            }
         }
         world.finish();
         prop_assert_eq!(world.ended.len() as u64, u64::from(PARTITIONS) * JOBS);
