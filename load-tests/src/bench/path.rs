@@ -58,17 +58,23 @@ pub async fn run(arguments: PathArguments) -> anyhow::Result<()> {
     let mut measured: Vec<(&str, usize, Times)> = Vec::new();
     for &count in &arguments.in_flight {
         eprintln!("{count} in flight …");
-        let raw = Raw::start(&bootstrap, PARTITIONS, arguments.bytes).await?;
-        let raw_times = in_flight(count, WARM_UP, measure, |number| raw.request(number)).await?;
+        let raw = Arc::new(Raw::start(&bootstrap, PARTITIONS, arguments.bytes).await?);
+        let requester = raw.clone();
+        let request = move |number| {
+            let raw = requester.clone();
+            async move { raw.request(number).await }
+        };
+        let raw_times = in_flight(count, WARM_UP, measure, request).await?;
         measured.push(("raw rdkafka, request and reply", count, raw_times));
         drop(raw);
         let log = Arc::new(KafkaLog::connect(KafkaSettings::single_broker(&bootstrap))?);
         // One cluster has one store, over restarts too.
-        let relay = Relay::start(&folder.path().join("relay"), Some(log), arguments.bytes).await?;
+        let relay = Arc::new(Relay::start(&folder.path().join("relay"), Some(log), arguments.bytes).await?);
         measured.push(("relay on Kafka, submit to completed", count, relayed(&relay, count, measure).await?));
         relay.stop().await?;
         if arguments.local {
-            let relay = Relay::start(&folder.path().join(format!("local-{count}")), None, arguments.bytes).await?;
+            let local = folder.path().join(format!("local-{count}"));
+            let relay = Arc::new(Relay::start(&local, None, arguments.bytes).await?);
             measured.push(("relay on LocalLog, submit to completed", count, relayed(&relay, count, measure).await?));
             relay.stop().await?;
         }
@@ -76,8 +82,13 @@ pub async fn run(arguments: PathArguments) -> anyhow::Result<()> {
     report(&arguments, &measured).publish(arguments.json.as_deref())
 }
 
-async fn relayed(relay: &Relay, count: usize, measure: Duration) -> anyhow::Result<Times> {
-    let times = in_flight(count, WARM_UP, measure, |_| relay.request()).await?;
+async fn relayed(relay: &Arc<Relay>, count: usize, measure: Duration) -> anyhow::Result<Times> {
+    let requester = relay.clone();
+    let request = move |_| {
+        let relay = requester.clone();
+        async move { relay.request().await }
+    };
+    let times = in_flight(count, WARM_UP, measure, request).await?;
     for (part, ms) in relay.mean_hops_ms() {
         eprintln!("  {part:<20} {ms:>8.2} ms");
     }

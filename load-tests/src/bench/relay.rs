@@ -42,7 +42,7 @@ pub(super) struct Relay {
     client: Client,
     value: Bytes,
     stop: CancellationToken,
-    thread: Option<std::thread::JoinHandle<anyhow::Result<()>>>,
+    thread: Mutex<Option<std::thread::JoinHandle<anyhow::Result<()>>>>,
 }
 
 impl Relay {
@@ -70,7 +70,7 @@ impl Relay {
             client,
             value: Bytes::from(vec![7; value_bytes]),
             stop,
-            thread: Some(thread),
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -122,10 +122,11 @@ impl Relay {
     }
 
     /// Ends client and relay.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        self.client.close().await;
+    pub(super) async fn stop(&self) -> anyhow::Result<()> {
+        self.client.clone().close().await;
         self.stop.cancel();
-        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return Ok(()) };
         tokio::task::spawn_blocking(move || thread.join()).await?.map_err(|_| anyhow::anyhow!("the relay panicked"))?
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 /// What was measured.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Times {
@@ -26,32 +28,39 @@ impl Times {
     }
 }
 
-/// Runs `request` in `in_flight` loops at a time: first unmeasured for `warm_up`, then for `measure`.
+/// Runs `request` in `in_flight` tasks at a time: first unmeasured for `warm_up`, then for `measure`.
 pub(super) async fn in_flight<F>(
     in_flight: usize,
     warm_up: Duration,
     measure: Duration,
-    request: impl Fn(u64) -> F,
+    request: impl Fn(u64) -> F + Clone + Send + 'static,
 ) -> anyhow::Result<Times>
 where
-    F: Future<Output = anyhow::Result<()>>,
+    F: Future<Output = anyhow::Result<()>> + Send,
 {
     let (began, numbers) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let (from, to) = (began + warm_up, began + warm_up + measure);
-    let loops = (0..in_flight).map(|_| async {
-        let mut times = Vec::new();
-        loop {
-            let start = Instant::now();
-            if start >= to {
-                return anyhow::Ok(times);
+    let mut loops = JoinSet::new();
+    for _ in 0..in_flight {
+        let (request, numbers) = (request.clone(), numbers.clone());
+        loops.spawn(async move {
+            let mut times = Vec::new();
+            loop {
+                let start = Instant::now();
+                if start >= to {
+                    return anyhow::Ok(times);
+                }
+                request(numbers.fetch_add(1, Ordering::Relaxed)).await?;
+                if start >= from && Instant::now() <= to {
+                    times.push(start.elapsed());
+                }
             }
-            request(numbers.fetch_add(1, Ordering::Relaxed)).await?;
-            if start >= from && Instant::now() <= to {
-                times.push(start.elapsed());
-            }
-        }
-    });
-    let mut each: Vec<Duration> = futures_util::future::try_join_all(loops).await?.into_iter().flatten().collect();
+        });
+    }
+    let mut each = Vec::new();
+    while let Some(ended) = loops.join_next().await {
+        each.extend(ended??);
+    }
     each.sort_unstable();
     Ok(Times { each, took: measure })
 }
