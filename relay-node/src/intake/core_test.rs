@@ -477,3 +477,30 @@ fn a_batch_of_unknown_fate_counts_only_if_all_of_it_is_there() {
     let earlier = Committed { next: 0, metadata: String::new() };
     assert!(!Core::was_committed(first, &HashMap::from([(0, earlier)])));
 }
+
+#[test]
+fn the_offset_passes_what_an_earlier_owner_finished_beyond_it() {
+    let mut world = World::new();
+    let take = |world: &mut World| {
+        world.apply(Step::Assign(0));
+        world.apply(Step::ControlRead(0));
+    };
+    take(&mut world);
+    (0..2).for_each(|_| world.apply(Step::Read(0)));
+    world.end((0, 1));
+    world.apply(Step::Settle(COMMITTED));
+    world.apply(Step::Crash);
+    assert_eq!(world.committed[&0].next, 0, "job 0 is not finished");
+    take(&mut world);
+    // Job 0 ends before the log delivers job 1 once more.
+    world.apply(Step::Read(0));
+    world.end((0, 0));
+    world.apply(Step::Settle(COMMITTED));
+    assert_eq!(world.committed[&0].next, 2);
+    world.apply(Step::Read(0));
+    world.apply(Step::Read(0));
+    world.apply(Step::Wait(2 * STEP_MS));
+    world.end((0, 2));
+    world.apply(Step::Settle(COMMITTED));
+    assert_eq!(world.committed[&0].next, 3);
+}

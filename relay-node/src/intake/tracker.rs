@@ -131,7 +131,10 @@ impl Tracker {
             State::Unfinished { since_ms } => Some((*offset, *since_ms)),
             State::Finished => None,
         });
-        let (next, oldest_ms) = oldest.unwrap_or((self.read_to, self.newest_ms));
+        // What an earlier owner finished is behind us too, though it was not delivered again yet.
+        let is_done = |offset: &u64| self.offsets.get(offset) == Some(&State::Finished);
+        let (next, oldest_ms) = oldest
+            .unwrap_or_else(|| (self.read_to + (self.read_to..).take_while(is_done).count() as u64, self.newest_ms));
         let mut progress = Progress { next, oldest_ms, bits: Vec::new() };
         for (offset, state) in self.offsets.range(next..) {
             if *state == State::Finished {
@@ -144,6 +147,7 @@ impl Tracker {
     /// Forgets what lies below a committed proposal's offset.
     pub fn committed(&mut self, next: u64) {
         self.offsets = self.offsets.split_off(&next);
+        self.read_to = self.read_to.max(next);
     }
 
     /// Whether another record may be read: the window still fits the metadata.
