@@ -19,6 +19,8 @@ use standalone::{Options, Standalone};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Wait before the second attempt; half of it is the shortest that may come out.
 const RETRY_DELAY_MS: u64 = 200;
+/// Longest time that running jobs have when the cluster ends.
+const DRAIN_MS: u64 = 300;
 /// The caller's span.
 const CALLER: &str = "00f067aa0ba902b7";
 
@@ -97,11 +99,11 @@ struct Cluster {
 impl Cluster {
     async fn start(backend: &str, seen: &Shared) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let env = [("RELAY__RETRY__DELAY_MS".to_owned(), RETRY_DELAY_MS.to_string())];
+        let env = [("RELAY__RETRY__DELAY_MS", RETRY_DELAY_MS), ("RELAY__NODE__DRAIN_TIMEOUT_MS", DRAIN_MS)];
         let options = Options {
             nodes: 2,
             backends: vec![format!("{backend};slots=4")],
-            env: env.into_iter().collect(),
+            env: env.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect(),
             ..Options::new(folder.path())
         };
         let relay = Standalone::start(options).await?;
@@ -218,7 +220,7 @@ async fn a_job_s_trace_goes_from_its_caller_to_its_backend() -> anyhow::Result<(
         service_instance: None,
     })?;
     let cluster = in_time(Cluster::start(&url, &seen)).await?;
-    let (header, retried, cancelled) = (traceparent(1), traceparent(2), traceparent(3));
+    let (header, retried, cancelled, abandoned) = (traceparent(1), traceparent(2), traceparent(3), traceparent(4));
     let job_id = in_time(cluster.submit(ANSWER, &header, false)).await?;
     cluster.ended(&job_id, "completed").await?;
     let retried_id = in_time(cluster.submit(FAIL_ONCE, &retried, true)).await?;
@@ -227,6 +229,9 @@ async fn a_job_s_trace_goes_from_its_caller_to_its_backend() -> anyhow::Result<(
     until("the backend is asked", || !cluster.asked(NEVER_ANSWER).is_empty()).await;
     in_time(cluster.cancel(&cancelled_id)).await?;
     cluster.ended(&cancelled_id, "cancelled").await?;
+    let asked_so_far = cluster.asked(NEVER_ANSWER).len();
+    in_time(cluster.submit(NEVER_ANSWER, &abandoned, true)).await?;
+    until("the backend is asked again", || cluster.asked(NEVER_ANSWER).len() > asked_so_far).await;
     let (asked, asked_twice) = (cluster.asked(ANSWER), cluster.asked(FAIL_ONCE));
     let backend = cluster.backend.clone();
     cluster.relay.stop().await;
@@ -236,6 +241,7 @@ async fn a_job_s_trace_goes_from_its_caller_to_its_backend() -> anyhow::Result<(
     one_attempt(&Trace::of(&seen, &header), &job_id, &backend, &asked);
     two_attempts(&Trace::of(&seen, &retried), &retried_id, &asked_twice);
     a_cancelled_attempt(&Trace::of(&seen, &cancelled), &cancelled_id);
+    abandoned_attempts(&Trace::of(&seen, &abandoned));
     Ok(())
 }
 
@@ -306,4 +312,13 @@ fn a_cancelled_attempt(trace: &Trace, job_id: &str) {
     assert_eq!(attribute(attempt, "job_id").as_deref(), Some(job_id));
     assert_eq!(attribute(attempt, "outcome").as_deref(), Some("cancelled"));
     assert!(!is_error(attempt));
+}
+
+/// The cluster ended while the job ran; the node that ends later may have begun it once more.
+fn abandoned_attempts(trace: &Trace) {
+    let attempts = trace.named("job.attempt");
+    assert!(!attempts.is_empty());
+    for attempt in attempts {
+        assert_eq!(attribute(attempt, "outcome").as_deref(), Some("abandoned"));
+    }
 }
