@@ -24,12 +24,18 @@ pub struct Cli {
     /// Bearer token
     #[arg(long, global = true, env = "RELAY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// Trust the certificate authorities of this PEM file, instead of the public ones, for https and wss
+    #[arg(long, global = true, env = "RELAY_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Give up the first connection after this time
     #[arg(long, global = true, default_value = "5s", value_parser = duration, value_name = "TIME")]
     connect_timeout: Duration,
     /// Give up a lost connection after this time
     #[arg(long, global = true, default_value = "60s", value_parser = duration, value_name = "TIME")]
     reconnect_timeout: Duration,
+    /// Take a connection for lost after this time without a word from the node
+    #[arg(long, global = true, default_value = "30s", value_parser = duration, value_name = "TIME")]
+    idle_timeout: Duration,
     #[command(subcommand)]
     command: Command,
 }
@@ -169,8 +175,10 @@ impl Cli {
         let settings = ClientSettings {
             servers: self.server,
             token: self.token.filter(|token| !token.is_empty()),
+            ca_file: self.ca_file.filter(|path| !path.as_os_str().is_empty()),
             connect_timeout: self.connect_timeout,
             reconnect_timeout: self.reconnect_timeout,
+            idle_timeout: self.idle_timeout,
             ..ClientSettings::default()
         };
         match self.command {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use relay_protocol::{JobId, Priority};
@@ -11,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::connection::{Command, JobShared};
 use crate::error::ClientError;
+use crate::queue::{self, Look};
 
 /// What a job works on.
 #[derive(Debug, Clone)]
@@ -132,31 +132,21 @@ impl JobHandle {
     /// [`ClientError::NoConnection`] once a lost connection is given up, [`ClientError::Rejected`] if there is no such job,
     /// [`ClientError::Closed`].
     pub async fn next_event(&mut self) -> Result<Option<ClientEvent>, ClientError> {
-        loop {
-            if self.ended {
-                return Ok(None);
-            }
-            if let Ok(event) = self.events.try_recv() {
-                if let Some(event) = self.take(event) {
-                    return Ok(Some(event));
-                }
-                continue;
-            }
-            if self.shared.lagging.load(Ordering::SeqCst) {
-                let again = Command::Rewatch { job_id: self.job_id, after_seq: self.last_seq };
-                // A closed connection has its reason in `failed`, which follows.
-                _ = self.commands.send(again).await;
-                self.shared.lagging.store(false, Ordering::SeqCst);
-            }
-            match self.events.recv().await {
-                Some(event) => {
+        while !self.ended {
+            match queue::look(&mut self.events, &self.shared.lagging).await {
+                Look::Item(event) => {
                     if let Some(event) = self.take(event) {
                         return Ok(Some(event));
                     }
                 }
-                None => return Err(self.shared.failed.get().cloned().unwrap_or(ClientError::Closed)),
+                Look::Lagging => {
+                    let again = Command::Rewatch { job_id: self.job_id, after_seq: self.last_seq };
+                    queue::ask_again(&self.commands, &self.shared.lagging, again).await;
+                }
+                Look::Closed => return Err(self.shared.failed.get().cloned().unwrap_or(ClientError::Closed)),
             }
         }
+        Ok(None)
     }
 
     /// The event, unless a second watch brought it twice.
@@ -178,3 +168,7 @@ impl Drop for JobHandle {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "job_test.rs"]
+mod tests;

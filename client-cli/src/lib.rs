@@ -8,6 +8,8 @@ mod clock;
 mod commands;
 mod connection;
 mod output;
+mod queue;
+mod tls;
 mod upload;
 
 pub mod cli;

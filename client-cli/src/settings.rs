@@ -1,5 +1,6 @@
 //! Settings of a client.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use relay_protocol::limits::{IDLE_TIMEOUT_MS, SESSION_JOBS_MAX};
@@ -18,9 +19,12 @@ pub struct ClientSettings {
     pub servers: String,
     /// Bearer token.
     pub token: Option<String>,
+    /// PEM file of the certificate authorities that may vouch for a server of scheme `https` or `wss`, instead of the public
+    /// ones. Default none.
+    pub ca_file: Option<PathBuf>,
     /// When the first connection is given up. Default 5 s.
     pub connect_timeout: Duration,
-    /// When a lost connection is given up. Default 60 s.
+    /// When a lost connection is given up: so long after the loss no server said anything after its welcome. Default 60 s.
     pub reconnect_timeout: Duration,
     /// How long one server may take from the TCP connection to its welcome. Default 2 s, so that a
     /// server that stays silent leaves time for the next one.
@@ -44,6 +48,7 @@ impl Default for ClientSettings {
         Self {
             servers: DEFAULT_SERVER.to_owned(),
             token: None,
+            ca_file: None,
             connect_timeout: Duration::from_secs(5),
             reconnect_timeout: Duration::from_secs(60),
             attempt_timeout: Duration::from_secs(2),
@@ -62,6 +67,7 @@ impl std::fmt::Debug for ClientSettings {
         f.debug_struct("ClientSettings")
             .field("servers", &self.servers)
             .field("token", &self.token.as_ref().map(|_| "(hidden)"))
+            .field("ca_file", &self.ca_file)
             .field("connect_timeout", &self.connect_timeout)
             .field("reconnect_timeout", &self.reconnect_timeout)
             .finish_non_exhaustive()

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use relay_protocol::limits::TRANSFER_CHUNK_BYTES;
 use relay_protocol::session::{UploadBeginV1, UploadChunkV1, UploadEndV1};
 use sha2::{Digest, Sha256};
@@ -13,8 +14,10 @@ use tokio::sync::mpsc;
 use crate::connection::{Command, UploadSignal};
 use crate::error::ClientError;
 
-/// Signals of one upload that may wait: more than acknowledgements fit the window.
+/// Signals of one upload that may wait.
 const SIGNALS_MAX: usize = 64;
+/// Largest window that is used, in bytes: each chunk in it is acknowledged by one signal, and none may find no room.
+const WINDOW_BYTES_MAX: u64 = (SIGNALS_MAX as u64 / 2) * TRANSFER_CHUNK_BYTES as u64;
 
 /// Told the bytes that the node has and the size in all.
 pub(crate) type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
@@ -85,8 +88,8 @@ pub(crate) async fn upload(
             }
         }
         // What has been said meanwhile: a refusal must not wait for the window.
-        while let Ok(signal) = inbox.try_recv() {
-            if let Step::End(uploaded) = state.on(Some(signal))? {
+        while let Some(signal) = inbox.recv().now_or_never() {
+            if let Step::End(uploaded) = state.on(signal)? {
                 return Ok(uploaded);
             }
         }
@@ -126,6 +129,7 @@ impl State<'_> {
         match signal {
             Some(UploadSignal::Begun(upload)) => self.upload = upload,
             Some(UploadSignal::Ack { next, window }) => {
+                let window = window.min(WINDOW_BYTES_MAX);
                 // The last chunk may reach over the window by no byte: what is allowed is counted from its first.
                 self.allowed = (next + window).saturating_sub(TRANSFER_CHUNK_BYTES as u64 - 1).max(next + 1);
                 (self.progress)(next, self.bytes);

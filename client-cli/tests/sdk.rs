@@ -12,6 +12,7 @@ use client_cli::{Client, ClientError, ClientSettings, JobInput, JobRequest};
 use peer::{Cut, Peer, Plan};
 use relay_protocol::JobId;
 use relay_protocol::session::CancelOutcomeV1;
+use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,6 +89,54 @@ async fn a_slow_reader_slows_nobody_and_gets_its_events() {
     assert!(seqs.windows(2).all(|two| two[0] < two[1]), "rising");
     assert_eq!(seqs.len(), PROGRESS as usize + 2);
     assert!(!peer.seen.lock().unwrap().resumes.is_empty(), "what was dropped was asked for again");
+}
+
+#[tokio::test]
+async fn handles_that_nobody_reads_hold_up_no_submit() {
+    const JOBS: usize = 40;
+    const PROGRESS: u32 = 600;
+    let peer = Peer::start(Plan { progress: PROGRESS, ..Plan::default() }).await;
+    let client = Client::connect(settings(&peer)).await.unwrap();
+    let mut handles = Vec::new();
+    for _ in 0..JOBS {
+        // By the second one the first one's queue is full, and so on: whoever waited for room would wait for ever.
+        handles.push(tokio::time::timeout(PATIENCE, client.submit(job())).await.expect("an answer").unwrap());
+    }
+    for handle in &mut handles {
+        let mut seqs = Vec::new();
+        while let Some(event) = tokio::time::timeout(PATIENCE, handle.next_event()).await.expect("an event").unwrap() {
+            seqs.push(event.seq);
+        }
+        assert!(seqs.windows(2).all(|two| two[0] < two[1]), "rising");
+        assert_eq!(seqs.len(), PROGRESS as usize + 2);
+    }
+    assert_eq!(peer.seen.lock().unwrap().sessions, 1);
+}
+
+#[tokio::test]
+async fn a_writer_that_waits_for_another_answer_gets_it_and_its_media() {
+    // The smaller one has one part more than wait for a writer: it is the last one that finds no room.
+    for bytes in [1_000_000, 6_000_000] {
+        let media: Vec<u8> = (0..bytes).map(|n: u32| (n % 239) as u8).collect();
+        let peer = Peer::start(Plan { media: media.clone(), ..Plan::default() }).await;
+        let client = Client::connect(settings(&peer)).await.unwrap();
+        let handle = client.submit(job()).await.unwrap();
+        let (mut writer, mut reader) = tokio::io::duplex(1_000);
+        let (fetcher, job_id) = (client.clone(), handle.job_id());
+        let fetch = tokio::spawn(async move { fetcher.fetch(job_id, &mut writer).await });
+        let mut read = 0;
+        for until in [1, media.len() / 2, media.len()] {
+            let mut part = vec![0; until - read];
+            let coming = tokio::time::timeout(PATIENCE, reader.read_exact(&mut part)).await;
+            coming.expect("the media goes on").unwrap();
+            assert!(part[..] == media[read..until]);
+            read = until;
+            let answer = tokio::time::timeout(PATIENCE, client.status(job_id)).await;
+            assert_eq!(answer.expect("an answer, though nobody reads the media").unwrap().state, "completed");
+        }
+        let fetched = tokio::time::timeout(PATIENCE, fetch).await.expect("the end").unwrap().unwrap();
+        assert_eq!(fetched, media.len() as u64);
+    }
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cli::ListArgs;
-use crate::connection::install_crypto;
 use crate::output::{Failure, print_line};
 use crate::settings::{ClientSettings, http_url};
+use crate::tls::Trust;
 
 /// Lists the backends.
 pub(crate) async fn backends(settings: &ClientSettings, args: &ListArgs) -> Result<ExitCode, Failure> {
@@ -51,8 +51,8 @@ pub(crate) async fn nodes(settings: &ClientSettings, args: &ListArgs) -> Result<
 
 /// The list from the first server that answers.
 async fn list(settings: &ClientSettings, what: &str) -> Result<Value, Failure> {
-    install_crypto();
-    let client = reqwest::Client::builder()
+    let client = Trust::of(settings)?
+        .http()?
         .timeout(settings.connect_timeout)
         .build()
         .map_err(|error| Failure::NoConnection(error.to_string()))?;

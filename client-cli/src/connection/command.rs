@@ -63,8 +63,18 @@ pub(crate) enum UploadSignal {
     Lost,
 }
 
+/// The connection's end of a fetch.
+pub(crate) struct Fetcher {
+    /// Way to whoever writes the media.
+    pub(crate) parts: mpsc::Sender<Result<FetchedPart, ClientError>>,
+    /// The writer was too slow and parts were dropped: it asks for them once it has written the others.
+    pub(crate) lagging: Arc<AtomicBool>,
+}
+
 /// A part of fetched media.
 pub(crate) struct FetchedPart {
+    /// Number of the fetch.
+    pub(crate) request: u64,
     /// Size in all.
     pub(crate) total: u64,
     /// Whether it is the last.
@@ -88,7 +98,9 @@ pub(crate) enum Command {
     /// Cancel a job.
     Cancel { job_id: JobId, answer: Answer<CancelOutcomeV1> },
     /// Fetch a job's media.
-    Fetch { job_id: JobId, parts: mpsc::Sender<Result<FetchedPart, ClientError>> },
+    Fetch { job_id: JobId, fetcher: Fetcher },
+    /// The writer of a fetch has room again.
+    Refetch { request: u64 },
     /// Begin an upload.
     UploadBegin { begin: UploadBeginV1, signals: mpsc::Sender<UploadSignal> },
     /// A part of an upload.

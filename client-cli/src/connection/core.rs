@@ -38,7 +38,7 @@ pub(crate) enum Effect {
     UploadAck { upload: u64, next: u64, window: u64 },
     /// The upload is stored.
     UploadDone { upload: u64 },
-    /// A part of fetched media, in order.
+    /// A part of fetched media, in order. Once the last one is handed over, the request is to be forgotten.
     Fetched { request: u64, total: u64, last: bool, bytes: Bytes },
     /// A request was refused.
     Failed { request: u64, error: JobError },
@@ -152,6 +152,18 @@ impl Core {
     /// Fetches a job's media.
     pub(crate) fn fetch(&mut self, job_id: JobId, out: &mut Effects) -> u64 {
         self.request(Request::Fetch { job_id, offset: 0 }, 0, out)
+    }
+
+    /// The part of a fetch that came last finds no room: it, and what follows it, is dropped until [`Core::refetch`].
+    pub(crate) fn unfetch(&mut self, request: u64, part_bytes: usize) {
+        if let Some(Request::Fetch { offset, .. }) = self.requests.get_mut(&request) {
+            *offset -= part_bytes as u64;
+        }
+    }
+
+    /// Asks again for what was dropped of a fetch.
+    pub(crate) fn refetch(&mut self, request: u64, out: &mut Effects) {
+        self.send(request, 0, out);
     }
 
     fn request(&mut self, request: Request, now_us: u64, out: &mut Effects) -> u64 {
@@ -373,9 +385,6 @@ impl Core {
             return;
         }
         *offset += bytes.len() as u64;
-        if head.last {
-            self.requests.remove(&head.request);
-        }
         let FetchChunkV1 { request, total, last, .. } = *head;
         out.push(Effect::Fetched { request, total, last, bytes: bytes.clone() });
     }

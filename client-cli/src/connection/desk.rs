@@ -2,25 +2,29 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use relay_protocol::session::CancelOutcomeV1;
 use relay_protocol::{DecodeError, Frame, JobId};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
 
 use super::Gone;
-use super::command::{Answer, Command, FetchedPart, Listener, Receipt, Submitted, UploadSignal};
+use super::command::{Answer, Command, FetchedPart, Fetcher, Listener, Receipt, Submitted, UploadSignal};
 use super::core::{Core, Effect, Effects};
 use crate::error::ClientError;
 use crate::job::ClientEvent;
+
+/// How long the connection waits for a writer of fetched media that takes nothing.
+const FETCH_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Somebody who waits for a request's answer.
 enum Waiter {
     Submit { answer: Answer<Submitted>, job_id: JobId },
     Status(Answer<Bytes>),
     Cancel(Answer<CancelOutcomeV1>),
-    Fetch(mpsc::Sender<Result<FetchedPart, ClientError>>),
+    Fetch(Fetcher),
     Upload(mpsc::Sender<UploadSignal>),
 }
 
@@ -68,21 +72,36 @@ impl Desk {
         if let Some(Effect::Fetched { request, total, last, bytes }) =
             self.effects.pop_if(|effect| matches!(effect, Effect::Fetched { .. }))
         {
-            self.on_fetched(request, FetchedPart { total, last, bytes }).await;
+            self.on_fetched(FetchedPart { request, total, last, bytes }).await;
         }
         self.carry_out(turn);
         Ok(())
     }
 
-    /// Waits for the reader of fetched media: the node is slowed down to its pace.
-    async fn on_fetched(&mut self, request: u64, part: FetchedPart) {
-        let last = part.last;
-        let Some(Waiter::Fetch(parts)) = self.waiters.get(&request) else { return };
-        if parts.send(Ok(part)).await.is_err() {
-            self.core.forget(request);
-            self.waiters.remove(&request);
-        } else if last {
-            self.waiters.remove(&request);
+    /// Waits a moment for the writer of fetched media: the node is slowed down to its pace. A writer that stands still must not
+    /// hold up everybody else on the connection, who may be what it waits for.
+    async fn on_fetched(&mut self, part: FetchedPart) {
+        let FetchedPart { request, last, .. } = part;
+        let bytes = part.bytes.len();
+        let Some(Waiter::Fetch(Fetcher { parts, lagging })) = self.waiters.get(&request) else {
+            return self.core.forget(request);
+        };
+        let sent = match parts.send_timeout(Ok(part), FETCH_WAIT_MAX).await {
+            Err(SendTimeoutError::Timeout(part)) => {
+                // The flag first, as for events.
+                lagging.store(true, Ordering::SeqCst);
+                parts.try_send(part)
+            }
+            Err(SendTimeoutError::Closed(part)) => Err(TrySendError::Closed(part)),
+            Ok(()) => Ok(()),
+        };
+        match sent {
+            Ok(()) if !last => {}
+            Err(TrySendError::Full(_)) => self.core.unfetch(request, bytes),
+            Ok(()) | Err(TrySendError::Closed(_)) => {
+                self.core.forget(request);
+                self.waiters.remove(&request);
+            }
         }
     }
 
@@ -116,9 +135,10 @@ impl Desk {
                 let request = self.core.cancel(job_id, now_us, &mut self.effects);
                 self.waiters.insert(request, Waiter::Cancel(answer));
             }
-            Command::Fetch { job_id, parts } => {
+            Command::Refetch { request } => self.core.refetch(request, &mut self.effects),
+            Command::Fetch { job_id, fetcher } => {
                 let request = self.core.fetch(job_id, &mut self.effects);
-                self.waiters.insert(request, Waiter::Fetch(parts));
+                self.waiters.insert(request, Waiter::Fetch(fetcher));
             }
             Command::UploadBegin { begin, signals } => {
                 let upload = self.core.upload_begin(begin, &mut self.effects);
@@ -264,7 +284,7 @@ fn refuse_waiter(waiter: Waiter, error: &ClientError) {
         Waiter::Submit { answer, .. } => drop(answer.send(Err(error.clone()))),
         Waiter::Status(answer) => drop(answer.send(Err(error.clone()))),
         Waiter::Cancel(answer) => drop(answer.send(Err(error.clone()))),
-        Waiter::Fetch(parts) => drop(parts.try_send(Err(error.clone()))),
+        Waiter::Fetch(fetcher) => drop(fetcher.parts.try_send(Err(error.clone()))),
         Waiter::Upload(signals) => drop(signals.try_send(UploadSignal::Failed(error.clone()))),
     }
 }
@@ -276,14 +296,18 @@ pub(super) fn refuse(command: Command, error: &ClientError) {
         Command::Watch { listener, .. } => return fail(&listener, error.clone()),
         Command::Status { answer, .. } => Waiter::Status(answer),
         Command::Cancel { answer, .. } => Waiter::Cancel(answer),
-        Command::Fetch { parts, .. } => Waiter::Fetch(parts),
+        Command::Fetch { fetcher, .. } => Waiter::Fetch(fetcher),
         Command::UploadBegin { signals, .. } => Waiter::Upload(signals),
         Command::Close { done } => {
             // Whoever asked may have gone.
             _ = done.send(());
             return;
         }
-        Command::Unwatch { .. } | Command::Rewatch { .. } | Command::UploadChunk { .. } | Command::UploadEnd { .. } => {
+        Command::Unwatch { .. }
+        | Command::Rewatch { .. }
+        | Command::Refetch { .. }
+        | Command::UploadChunk { .. }
+        | Command::UploadEnd { .. } => {
             return;
         }
     };

@@ -1,6 +1,5 @@
 //! From a list of servers to a session: placement, WebSocket, hello, welcome.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,12 +16,13 @@ use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 use url::Url;
 
 use crate::clock::{jittered, now_us};
 use crate::error::ClientError;
 use crate::settings::{ClientSettings, http_url, server_url, ws_url};
+use crate::tls::Trust;
 
 /// A client's WebSocket.
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -53,14 +53,14 @@ pub(crate) async fn dial(
     mut preferred: Option<Url>,
     give_up_after: Duration,
 ) -> Result<Dialled, ClientError> {
-    install_crypto();
+    let trust = Trust::of(settings)?;
     let servers = settings.server_urls()?;
     let mut last = format!("{} did not answer within {} ms", settings.servers, give_up_after.as_millis());
     let tries = async {
         let mut delay = settings.retry_delay_min;
         loop {
             for server in preferred.take().iter().chain(&servers) {
-                match one(settings, server).await {
+                match one(settings, &trust, server).await {
                     Ok(dialled) => return Ok(dialled),
                     Err(DialError::Refused(error)) => return Err(ClientError::Rejected(error)),
                     Err(DialError::Failed(reason)) => {
@@ -79,30 +79,23 @@ pub(crate) async fn dial(
     }
 }
 
-/// Installs the process's TLS provider, unless the program has one already.
-pub(crate) fn install_crypto() {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    // An error says that the program installed one before: that one is used.
-    ONCE.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));
-}
-
-async fn one(settings: &ClientSettings, server: &Url) -> Result<Dialled, DialError> {
-    if let Some(placed) = placement(settings, server).await.filter(|placed| placed != server) {
-        match open(settings, &placed).await {
+async fn one(settings: &ClientSettings, trust: &Trust, server: &Url) -> Result<Dialled, DialError> {
+    if let Some(placed) = placement(settings, trust, server).await.filter(|placed| placed != server) {
+        match open(settings, trust, &placed).await {
             // The coordinator may know an address that this client cannot reach.
             Err(DialError::Failed(reason)) => tracing::debug!(%placed, reason, "the named node gave no session"),
             other => return other,
         }
     }
-    open(settings, server).await
+    open(settings, trust, server).await
 }
 
 /// The node that the server names; `None`: use the server itself.
-async fn placement(settings: &ClientSettings, server: &Url) -> Option<Url> {
+async fn placement(settings: &ClientSettings, trust: &Trust, server: &Url) -> Option<Url> {
     if !settings.placement {
         return None;
     }
-    let client = reqwest::Client::builder().timeout(settings.placement_timeout).build().ok()?;
+    let client = trust.http().ok()?.timeout(settings.placement_timeout).build().ok()?;
     let mut request = client.get(http_url(server, "/v1/placement"));
     if let Some(token) = &settings.token {
         request = request.bearer_auth(token);
@@ -115,14 +108,14 @@ async fn placement(settings: &ClientSettings, server: &Url) -> Option<Url> {
     server_url(&placement.url).ok()
 }
 
-async fn open(settings: &ClientSettings, server: &Url) -> Result<Dialled, DialError> {
-    match tokio::time::timeout(settings.attempt_timeout, handshake(settings, server)).await {
+async fn open(settings: &ClientSettings, trust: &Trust, server: &Url) -> Result<Dialled, DialError> {
+    match tokio::time::timeout(settings.attempt_timeout, handshake(settings, trust, server)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(DialError::Failed(format!("no welcome within {} ms", settings.attempt_timeout.as_millis()))),
     }
 }
 
-async fn handshake(settings: &ClientSettings, server: &Url) -> Result<Dialled, DialError> {
+async fn handshake(settings: &ClientSettings, trust: &Trust, server: &Url) -> Result<Dialled, DialError> {
     let failed = |error: &dyn std::fmt::Display| DialError::Failed(error.to_string());
     let mut request = ws_url(server, "/v1/connect").into_client_request().map_err(|error| failed(&error))?;
     if let Some(token) = &settings.token {
@@ -133,11 +126,11 @@ async fn handshake(settings: &ClientSettings, server: &Url) -> Result<Dialled, D
     }
     let config =
         WebSocketConfig::default().max_message_size(Some(FRAME_BYTES_MAX)).max_frame_size(Some(FRAME_BYTES_MAX));
-    let (mut socket, _) =
-        connect_async_with_config(request, Some(config), true).await.map_err(|error| match error {
-            WsError::Http(answer) => refused(&answer),
-            error => failed(&error),
-        })?;
+    let connected = connect_async_tls_with_config(request, Some(config), true, trust.connector()).await;
+    let (mut socket, _) = connected.map_err(|error| match error {
+        WsError::Http(answer) => refused(&answer),
+        error => failed(&error),
+    })?;
     let hello = HelloV1 {
         version_min: VERSION_MIN,
         version_max: VERSION_MAX,

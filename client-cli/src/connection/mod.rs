@@ -17,6 +17,7 @@ use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use relay_protocol::frame;
 use relay_protocol::hello::{GoodbyeV1, PingV1, WelcomeV1};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
@@ -26,9 +27,10 @@ use crate::clock::{jittered, now_us, random_u64};
 use crate::error::ClientError;
 use crate::settings::{ClientSettings, server_url};
 
-pub(crate) use command::{Answer, Command, FetchedPart, JobShared, Listener, Receipt, Submitted, UploadSignal};
+pub(crate) use command::{
+    Answer, Command, FetchedPart, Fetcher, JobShared, Listener, Receipt, Submitted, UploadSignal,
+};
 pub(crate) use core::ACCEPTED_SEQ;
-pub(crate) use dial::install_crypto;
 
 /// Requests that may wait for the connection's task.
 const COMMANDS_MAX: usize = 256;
@@ -77,6 +79,13 @@ enum Gone {
     Fatal(ClientError),
 }
 
+/// How a connection ended.
+struct Served {
+    gone: Gone,
+    /// Whether the node said anything on it, after its welcome.
+    heard: bool,
+}
+
 /// Opens the first connection and starts the task.
 ///
 /// # Errors
@@ -101,12 +110,17 @@ struct Link {
 impl Link {
     async fn run(mut self, mut dialled: Dialled) {
         let mut delay = Duration::ZERO;
+        // When the last connection on which the node said anything was lost.
+        let mut lost_at = None;
         loop {
             let began = Instant::now();
             // Nobody may be listening any more; the facts are still those of the connection.
             self.facts.send_replace(Facts::of(&dialled.welcome));
-            let gone = self.serve(dialled).await;
+            let Served { gone, heard } = self.serve(dialled).await;
             self.desk.lost();
+            // A node that welcomes a client and says nothing more is as good as none.
+            let lost_at = if heard { lost_at.insert(Instant::now()) } else { lost_at.get_or_insert_with(Instant::now) };
+            let give_up_after = self.settings.reconnect_timeout.saturating_sub(lost_at.elapsed());
             let preferred = match gone {
                 Gone::Closed(done) => {
                     self.end(&ClientError::Closed);
@@ -115,6 +129,9 @@ impl Link {
                     return;
                 }
                 Gone::Fatal(error) => return self.end(&error),
+                Gone::Lost(reason) if give_up_after.is_zero() => {
+                    return self.end(&ClientError::NoConnection { reason });
+                }
                 Gone::Lost(reason) => {
                     tracing::warn!(reason, "the connection is lost: connecting again");
                     None
@@ -128,7 +145,7 @@ impl Link {
                 (delay * 2).clamp(self.settings.retry_delay_min, self.settings.retry_delay_max)
             };
             tokio::time::sleep(jittered(delay)).await;
-            dialled = match dial::dial(&self.settings, preferred, self.settings.reconnect_timeout).await {
+            dialled = match dial::dial(&self.settings, preferred, give_up_after).await {
                 Ok(dialled) => dialled,
                 Err(error) => return self.end(&error),
             };
@@ -139,12 +156,13 @@ impl Link {
     fn end(&mut self, error: &ClientError) {
         self.commands.close();
         self.desk.end(error);
-        while let Ok(command) = self.commands.try_recv() {
+        // All of them at once, and no blocking `try_recv`: this thread is not this task's alone.
+        while let Some(Some(command)) = unconstrained(self.commands.recv()).now_or_never() {
             desk::refuse(command, error);
         }
     }
 
-    async fn serve(&mut self, dialled: Dialled) -> Gone {
+    async fn serve(&mut self, dialled: Dialled) -> Served {
         let Dialled { socket, welcome } = dialled;
         let (sink, mut stream) = socket.split();
         let mut out = Out { sink, frames: VecDeque::new(), dirty: false };
@@ -157,12 +175,12 @@ impl Link {
                 out.frames.extend(turn.out.drain(..));
             }
             if let Some(gone) = turn.gone.take() {
-                return out.leave(gone).await;
+                return Served { gone: out.leave(gone).await, heard: beat.any };
             }
             let room = out.frames.len() < OUT_FRAMES_MAX;
             tokio::select! {
                 message = stream.next() => {
-                    beat.heard = Instant::now();
+                    beat.hear(message.as_ref());
                     self.on_messages(message, &mut stream, &mut turn).await;
                 }
                 taken = self.commands.recv_many(&mut batch, BATCH_MAX), if room => match taken {
@@ -265,13 +283,20 @@ struct Beat {
     idle_timeout: Duration,
     heard: Instant,
     sent: Instant,
+    /// Whether anything was heard at all.
+    any: bool,
 }
 
 impl Beat {
     fn new(settings: &ClientSettings, welcome: &WelcomeV1) -> Self {
         let now = Instant::now();
         let ping_interval = Duration::from_millis(u64::from(welcome.ping_interval_ms.max(1)));
-        Self { ping_interval, idle_timeout: settings.idle_timeout, heard: now, sent: now }
+        Self { ping_interval, idle_timeout: settings.idle_timeout, heard: now, sent: now, any: false }
+    }
+
+    fn hear(&mut self, message: Option<&Result<Message, WsError>>) {
+        self.heard = Instant::now();
+        self.any |= matches!(message, Some(Ok(Message::Binary(_))));
     }
 
     fn next(&self) -> Instant {

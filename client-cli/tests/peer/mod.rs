@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use relay_protocol::event::{EventKind, JobStatus, Place, TERMINAL_N};
-use relay_protocol::hello::{ErrorV1, GoodbyeV1, HelloV1, WelcomeV1};
+use relay_protocol::hello::{ErrorV1, GoodbyeV1, HelloV1, MovedV1, PingV1, PongV1, WelcomeV1};
 use relay_protocol::session::{
     AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1,
     StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UploadAckV1, UploadBeginV1, UploadChunkV1, UploadDoneV1,
@@ -44,6 +44,12 @@ pub(crate) struct Plan {
     pub(crate) http: Vec<(&'static str, Value)>,
     /// Says goodbye with this code instead of a welcome.
     pub(crate) turn_away: Option<ErrorCode>,
+    /// Sends the first session to another URL after this many events.
+    pub(crate) moved: Option<(usize, String)>,
+    /// How many sessions, from the first on, get nothing after their welcome.
+    pub(crate) silent_sessions: usize,
+    /// When a client has to ping.
+    pub(crate) ping_interval_ms: u32,
 }
 
 /// Where the first connection is cut.
@@ -73,6 +79,9 @@ impl Default for Plan {
             cut: None,
             http: Vec::new(),
             turn_away: None,
+            moved: None,
+            silent_sessions: 0,
+            ping_interval_ms: 1_000,
         }
     }
 }
@@ -92,6 +101,10 @@ pub(crate) struct Seen {
     pub(crate) resumes: Vec<Vec<(JobId, u64)>>,
     /// Name of the client's software.
     pub(crate) client: String,
+    /// Pings that were answered.
+    pub(crate) pings: usize,
+    /// Codes of the goodbyes.
+    pub(crate) goodbyes: Vec<String>,
 }
 
 /// A running peer; it ends with the test's runtime.
@@ -118,7 +131,7 @@ impl Peer {
                         return answer(stream, plan.http.iter().find(|(known, _)| *known == path)).await;
                     }
                     if let Ok(socket) = tokio_tungstenite::accept_async(stream).await {
-                        let session = Session { plan, seen, socket, uploads: HashMap::new(), events: 0, first: false };
+                        let session = Session { plan, seen, socket, uploads: HashMap::new(), events: 0, number: 0 };
                         session.run().await;
                     }
                 });
@@ -160,7 +173,8 @@ struct Session {
     socket: WebSocketStream<TcpStream>,
     uploads: HashMap<u64, Vec<u8>>,
     events: usize,
-    first: bool,
+    /// Which of the peer's sessions it is, from 1 on.
+    number: usize,
 }
 
 /// The connection is to be cut.
@@ -177,8 +191,13 @@ impl Session {
         }
     }
 
+    /// Whether this session hears the client and says nothing.
+    fn is_silent(&self) -> bool {
+        self.number <= self.plan.silent_sessions
+    }
+
     fn cut_at(&self, cut: Cut) -> Result<(), Snip> {
-        if self.first && self.plan.cut == Some(cut) { Err(Snip) } else { Ok(()) }
+        if self.number == 1 && self.plan.cut == Some(cut) { Err(Snip) } else { Ok(()) }
     }
 
     async fn send<M: relay_protocol::Message>(&mut self, message: &M, payload: &[u8]) -> Result<(), Snip> {
@@ -189,6 +208,16 @@ impl Session {
     async fn on_frame(&mut self, frame: &Frame) -> Result<(), Snip> {
         match frame.kind {
             HelloV1::KIND => self.hello(frame.head().unwrap()).await,
+            GoodbyeV1::KIND => {
+                self.seen.lock().unwrap().goodbyes.push(frame.head::<GoodbyeV1>().unwrap().code);
+                Ok(())
+            }
+            _ if self.is_silent() => Ok(()),
+            PingV1::KIND => {
+                let PingV1 { nonce, sent_at_us } = frame.head().unwrap();
+                self.seen.lock().unwrap().pings += 1;
+                self.send(&PongV1 { nonce, ping_sent_at_us: sent_at_us, sent_at_us }, b"").await
+            }
             SubmitV1::KIND => self.submit(frame.head().unwrap(), frame.payload.clone()).await,
             WatchV1::KIND => self.watch(frame.head().unwrap()).await,
             ResumeV1::KIND => self.resume(frame.head().unwrap()).await,
@@ -222,7 +251,7 @@ impl Session {
             seen.client = hello.client;
             seen.sessions
         };
-        self.first = sessions == 1;
+        self.number = sessions;
         if let Some(code) = self.plan.turn_away {
             self.error(0, code).await?;
             let code = code.as_str().to_owned();
@@ -237,7 +266,7 @@ impl Session {
             node: "peer".to_owned(),
             inline_bytes_max: self.plan.inline_bytes_max,
             upload_bytes_max: 1 << 30,
-            ping_interval_ms: 1_000,
+            ping_interval_ms: self.plan.ping_interval_ms,
             sent_at_us: 0,
         };
         self.send(&welcome, b"").await
@@ -276,6 +305,11 @@ impl Session {
             let head = EventV1 { job_id, seq: event.seq, terminal: event.event.is_terminal(), sent_at_us: 0 };
             self.send(&head, &event_json(&event)).await?;
             self.events += 1;
+            if let Some((_, url)) =
+                self.plan.moved.clone().filter(|(after, _)| self.number == 1 && self.events == *after)
+            {
+                self.send(&MovedV1 { url, reason: "balance".to_owned() }, b"").await?;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use relay_node::backend::{Backend, BackendError, Call, Output, Update, Updates};
 use relay_protocol::{ErrorCode, JobId};
 use serde_json::json;
@@ -63,7 +64,7 @@ impl Calls {
 
     /// The next call, if one waits.
     pub(crate) async fn try_next(&self) -> Option<Running> {
-        self.0.lock().await.try_recv().ok()
+        self.0.lock().await.recv().now_or_never().flatten()
     }
 
     /// No call waits.
