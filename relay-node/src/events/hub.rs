@@ -36,6 +36,18 @@ pub struct Sink {
     pub lagging: Lagging,
 }
 
+impl Sink {
+    /// Makes the watcher look at the job's past again.
+    fn lag(&self, job_id: JobId) {
+        // Noted before the watcher is woken: whoever it is that wakes it, it finds the job.
+        self.lagging.add(job_id);
+        let nothing =
+            RoutedEvent { job_id, seq: 0, kind: relay_protocol::EventKind::Progress, json: bytes::Bytes::new() };
+        // A full channel wakes its reader anyway.
+        drop(self.events.try_send(nothing));
+    }
+}
+
 /// Jobs that lost a durable event on the way to one watcher.
 #[derive(Debug, Clone, Default)]
 pub struct Lagging(Arc<Mutex<Vec<JobId>>>);
@@ -149,14 +161,16 @@ impl Hub {
         if !spec.fresh {
             let (log, records, turns) = (self.log.clone(), self.records.clone(), self.catch_ups.clone());
             tokio::spawn(async move {
-                let Ok(_turn) = turns.acquire().await else { return };
-                match find::past(&*log, &records, spec.job_id, &spec.tenant, Which::All).await {
+                let Ok(turn) = turns.acquire().await else { return };
+                let past = find::past(&*log, &records, spec.job_id, &spec.tenant, Which::All).await;
+                // A watcher that is slow to take its past keeps nobody else from reading.
+                drop(turn);
+                match past {
                     Ok(past) => feed.go_live(spec.job_id, id, past, &sink).await,
                     Err(error) => {
                         tracing::warn!(%error, job_id = %spec.job_id, "the past of a job cannot be read, trying again");
                         tokio::time::sleep(READ_RETRY).await;
-                        sink.lagging.add(spec.job_id);
-                        feed.nudge(&sink, spec.job_id);
+                        sink.lag(spec.job_id);
                     }
                 }
             });
@@ -263,14 +277,6 @@ impl Feed {
         }
     }
 
-    /// Wakes a watcher that may have nothing else to wake it, so that it looks at its lagging jobs.
-    fn nudge(&self, sink: &Sink, job_id: JobId) {
-        let nothing =
-            RoutedEvent { job_id, seq: 0, kind: relay_protocol::EventKind::Progress, json: bytes::Bytes::new() };
-        // A full channel wakes its reader anyway.
-        drop(sink.events.try_send(nothing));
-    }
-
     fn remove(&self, job_id: JobId, watcher: u64) {
         let mut jobs = lock(&self.jobs);
         if let Some(watchers) = jobs.get_mut(&job_id) {
@@ -290,7 +296,7 @@ impl Watcher {
             None => {
                 let (job_id, revocable) = (event.job_id, event.is_revocable());
                 if matches!(self.sink.events.try_send(event), Err(mpsc::error::TrySendError::Full(_))) && !revocable {
-                    self.sink.lagging.add(job_id);
+                    self.sink.lag(job_id);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix_ws::AggregatedMessage;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use relay_protocol::hello::{ErrorV1, GoodbyeV1, PingV1, PongV1};
 use relay_protocol::message::KINDS;
 use relay_protocol::session::{
@@ -261,7 +261,7 @@ impl Session {
     async fn on_events(&mut self, first: RoutedEvent, events: &mut mpsc::Receiver<RoutedEvent>) -> Result<(), End> {
         self.on_event(first).await?;
         for _ in 1..EVENTS_AT_ONCE {
-            let Ok(event) = events.try_recv() else { break };
+            let Some(Some(event)) = events.recv().now_or_never() else { break };
             self.on_event(event).await?;
         }
         for job_id in self.sink.lagging.take() {
