@@ -17,6 +17,10 @@ mod cli;
 mod cluster;
 #[path = "jobs/crash.rs"]
 mod crash;
+#[path = "jobs/doubt.rs"]
+mod doubt;
+#[path = "jobs/doubtful_log.rs"]
+mod doubtful_log;
 #[path = "jobs/ends.rs"]
 mod ends;
 #[path = "jobs/events.rs"]

@@ -41,18 +41,37 @@ impl Cluster {
 
     /// A cluster with these `RELAY__…` variables, and whatever `change` does to its options.
     pub(crate) async fn start(env: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> Self {
+        let (options, folder) = Self::options(env, change);
+        Self::run(options, folder, |log| log).await
+    }
+
+    /// As [`Cluster::start`], but the cluster has what `over` makes of its log; the test reads the log itself.
+    pub(crate) async fn start_over<L: Log>(
+        env: &[(&str, &str)],
+        change: impl FnOnce(&mut Options),
+        over: impl FnOnce(Arc<dyn Log>) -> L,
+    ) -> Self {
+        let (options, folder) = Self::options(env, change);
+        Self::run(options, folder, |log| Arc::new(over(log))).await
+    }
+
+    fn options(env: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> (Options, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options::new(folder.path().join("data"));
         options.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         // As many calls at a time as a test may want, whatever the machine.
         options.env.entry("RELAY__BUILTIN__SLOTS".to_owned()).or_insert("64".to_owned());
         change(&mut options);
-        Self::run(options, folder).await
+        (options, folder)
     }
 
-    async fn run(mut options: Options, folder: tempfile::TempDir) -> Self {
+    async fn run(
+        mut options: Options,
+        folder: tempfile::TempDir,
+        over: impl FnOnce(Arc<dyn Log>) -> Arc<dyn Log>,
+    ) -> Self {
         let log = open_log(&options.data_dir.join("log")).await;
-        options.log = Some(log.clone());
+        options.log = Some(over(log.clone()));
         let standalone = timeout(PATIENCE, Standalone::start(options.clone())).await;
         let standalone = standalone.expect("the cluster starts in time").expect("the cluster starts");
         options.log = None;
@@ -64,7 +83,7 @@ impl Cluster {
         let Self { standalone, log, options, folder } = self;
         timeout(PATIENCE, standalone.stop()).await.expect("the cluster stops in time");
         drop(log);
-        Self::run(options, folder).await
+        Self::run(options, folder, |log| log).await
     }
 
     /// Stops everything.
