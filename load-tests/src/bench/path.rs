@@ -13,8 +13,8 @@ use super::report::{Report, Row};
 use super::timing::{Times, in_flight};
 use crate::broker::Broker;
 
-/// Unmeasured time before each measurement.
-const WARM_UP: Duration = Duration::from_secs(2);
+/// Unmeasured time before each measurement: the broker's just-in-time compiler works on new code for about that long.
+const WARM_UP: Duration = Duration::from_secs(12);
 /// Partitions of the raw topics: as many as the relay's lanes have.
 const PARTITIONS: u32 = 8;
 

@@ -87,7 +87,7 @@ impl Relay {
                     None => break,
                 },
                 Err(_) => {
-                    let status = self.client.status(handle.job_id()).await?;
+                    let status = tokio::time::timeout(PATIENCE, self.client.status(handle.job_id())).await;
                     let (seen, state) = (String::from_utf8_lossy(&last), status);
                     anyhow::bail!("events stopped after {seen}; the job's state: {state:?}");
                 }
