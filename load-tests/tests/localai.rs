@@ -7,6 +7,7 @@ use std::time::Duration;
 use client_cli::{Client, ClientSettings, JobInput, JobRequest};
 use load_tests::localai_sim::settings::SimulatorSettings;
 use load_tests::localai_sim::{Simulator, words_of};
+use relay_protocol::JobId;
 use serde_json::{Value, json};
 use standalone::{Options, Standalone};
 use tempfile::TempDir;
@@ -32,10 +33,22 @@ impl Cluster {
 
     /// All events of a job.
     async fn run(&self, job: JobRequest) -> anyhow::Result<Vec<Value>> {
+        self.run_and(job, async |_, _| Ok(())).await
+    }
+
+    /// All events of a job; once it has started, `then` gets its id and that event.
+    async fn run_and(
+        &self,
+        job: JobRequest,
+        then: impl AsyncFn(JobId, &Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Vec<Value>> {
         let mut handle = self.client.submit(job).await?;
-        let mut events = Vec::new();
+        let mut events: Vec<Value> = Vec::new();
         while let Some(event) = tokio::time::timeout(PATIENCE, handle.next_event()).await?? {
             events.push(serde_json::from_slice(&event.json)?);
+            if kinds(&events) == ["started"] {
+                then(handle.job_id(), &events[0]).await?;
+            }
         }
         Ok(events)
     }
@@ -62,6 +75,16 @@ fn speech() -> Vec<u8> {
 fn job(task: &str, model: &str, input: impl Into<Vec<u8>>) -> JobRequest {
     let input = JobInput::Bytes(input.into().into());
     JobRequest { model: Some(model.to_owned()), ..JobRequest::new(task, input) }
+}
+
+/// Looks again and again until `reached` says yes.
+async fn wait_until(reached: impl Fn() -> bool) -> anyhow::Result<()> {
+    let wait = async {
+        while !reached() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    Ok(tokio::time::timeout(PATIENCE, wait).await?)
 }
 
 fn kinds(events: &[Value]) -> Vec<&str> {
@@ -122,7 +145,6 @@ async fn what_cannot_be_done_fails_at_once_and_says_why() -> anyhow::Result<()> 
 
 #[actix_rt::test]
 async fn a_model_that_does_not_load_uses_up_the_attempts() -> anyhow::Result<()> {
-    let backend = simulator(fast())?;
     let env = [("RELAY__RETRY__DELAY_MS", "1"), ("RELAY__RETRY__DELAY_MS_MAX", "2")];
     let mut settings = fast();
     settings.load_cooldown = Duration::from_millis(1);
@@ -134,7 +156,6 @@ async fn a_model_that_does_not_load_uses_up_the_attempts() -> anyhow::Result<()>
     assert_eq!(kinds(&events).iter().filter(|kind| **kind == "started").count(), 3);
     cluster.stop().await;
     broken.stop().await;
-    backend.stop().await;
     Ok(())
 }
 
@@ -146,20 +167,11 @@ async fn a_killed_worker_s_job_is_done_by_the_other_backend() -> anyhow::Result<
     );
     let env = [("RELAY__RETRY__DELAY_MS", "1")];
     let cluster = Cluster::start(vec![one.url.clone(), other.url.clone()], &env).await?;
-    let mut handle = cluster.client.submit(job("transcribe", "whisper-1", speech())).await?;
-    let mut events: Vec<Value> = Vec::new();
-    while let Some(event) = tokio::time::timeout(PATIENCE, handle.next_event()).await?? {
-        events.push(serde_json::from_slice(&event.json)?);
-        if kinds(&events) == ["started"] {
-            let victim = if events[0]["backend"] == one.url { &one } else { &other };
-            let loaded = async {
-                while !victim.kill("whisper-1") {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-            };
-            tokio::time::timeout(PATIENCE, loaded).await?;
-        }
-    }
+    let kill = async |_, started: &Value| {
+        let victim = if started["backend"] == one.url { &one } else { &other };
+        wait_until(|| victim.kill("whisper-1")).await
+    };
+    let events = cluster.run_and(job("transcribe", "whisper-1", speech()), kill).await?;
     assert_eq!(last(&events)["event"], "completed", "{events:#?}");
     let backends: Vec<&Value> =
         events.iter().filter(|event| event["event"] == "started").map(|event| &event["backend"]).collect();
@@ -207,22 +219,10 @@ async fn no_backend_gets_more_requests_than_it_has_slots() -> anyhow::Result<()>
 async fn a_cancelled_job_frees_its_backend() -> anyhow::Result<()> {
     let backend = simulator(SimulatorSettings::transcriber(Duration::from_secs(60)))?;
     let cluster = Cluster::start(vec![backend.url.clone()], &[]).await?;
-    let mut handle = cluster.client.submit(job("transcribe", "whisper-1", speech())).await?;
-    let mut seen = Vec::new();
-    while let Some(event) = tokio::time::timeout(PATIENCE, handle.next_event()).await?? {
-        let event: Value = serde_json::from_slice(&event.json)?;
-        if event["event"] == "started" {
-            cluster.client.cancel(handle.job_id()).await?;
-        }
-        seen.push(event["event"].as_str().unwrap_or_default().to_owned());
-    }
-    assert_eq!(seen, ["started", "cancelled"]);
-    let freed = async {
-        while backend.counters().models["whisper-1"].in_flight > 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, freed).await?;
+    let cancel = async |job_id, _: &Value| Ok(cluster.client.cancel(job_id).await.map(drop)?);
+    let events = cluster.run_and(job("transcribe", "whisper-1", speech()), cancel).await?;
+    assert_eq!(kinds(&events), ["started", "cancelled"]);
+    wait_until(|| backend.counters().models["whisper-1"].in_flight == 0).await?;
     assert_eq!(backend.counters().models["whisper-1"].cancelled, 1);
     cluster.stop().await;
     backend.stop().await;

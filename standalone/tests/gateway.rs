@@ -21,8 +21,12 @@ mod media;
 mod opening;
 #[path = "gateway/paths.rs"]
 mod paths;
+#[path = "gateway/records.rs"]
+mod records;
 #[path = "gateway/silent.rs"]
 mod silent;
+#[path = "support/submit.rs"]
+mod submit;
 #[path = "gateway/submits.rs"]
 mod submits;
 #[path = "gateway/wire.rs"]

@@ -118,7 +118,7 @@ impl Model {
         counters.requests += 1;
         counters.in_flight += 1;
         counters.in_flight_max = counters.in_flight_max.max(counters.in_flight);
-        Visit { number: counters.requests, model: self.clone(), ended: false }
+        Visit { number: counters.requests, model: self.clone(), work: Duration::ZERO, ended: false }
     }
 
     /// Loads the model if it is cold; several callers share one load.
@@ -182,16 +182,15 @@ impl Model {
 pub(crate) struct Visit {
     model: Arc<Model>,
     number: u64,
+    /// The work of its turn, in simulated time; zero before that.
+    work: Duration,
     ended: bool,
 }
 
 impl Visit {
-    pub(crate) fn settings(&self) -> &ModelSettings {
-        &self.model.settings
-    }
-
     /// Waits for the model to be loaded and for a worker.
-    pub(crate) async fn turn(&self, units: f64, ending: &CancellationToken) -> Result<Turn, Failure> {
+    pub(crate) async fn turn(&mut self, units: f64, ending: &CancellationToken) -> Result<Turn, Failure> {
+        let work = self.model.work(self.number, units);
         let model = &self.model;
         let turn = async {
             let life = model.load().await?;
@@ -199,23 +198,31 @@ impl Visit {
                 worker = model.workers.clone().acquire_owned() => worker.map_err(|_| Failure::worker_dead())?,
                 () = life.cancelled() => return Err(Failure::worker_died()),
             };
-            let work = model.work(self.number, units);
             Ok(Turn { life, work, pace: model.pace.clone(), ending: ending.clone(), _worker: worker })
         };
-        tokio::select! {
-            turn = turn => turn,
-            () = ending.cancelled() => Err(Failure::ending()),
-        }
+        let turn = tokio::select! {
+            turn = turn => turn?,
+            () = ending.cancelled() => return Err(Failure::ending()),
+        };
+        self.work = work;
+        Ok(turn)
+    }
+
+    /// Waits behind running work as a request does, for no work of its own.
+    pub(crate) async fn queue(&mut self, ending: &CancellationToken) -> Result<(), Failure> {
+        self.turn(0.0, ending).await?;
+        self.work = Duration::ZERO;
+        Ok(())
     }
 
     /// Ends the stay with an answer or a failure.
-    pub(crate) fn end<T>(&mut self, outcome: &Result<T, Failure>, worked: Duration) {
+    pub(crate) fn end<T>(&mut self, outcome: &Result<T, Failure>) {
         self.ended = true;
         let mut inner = self.model.inner();
         match outcome {
             Ok(_) => {
                 inner.counters.completed += 1;
-                inner.counters.busy_ms += u64::try_from(worked.as_millis()).unwrap_or(u64::MAX);
+                inner.counters.busy_ms += u64::try_from(self.work.as_millis()).unwrap_or(u64::MAX);
             }
             Err(_) => inner.counters.failed += 1,
         }
@@ -240,11 +247,6 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// All of its work, in simulated time.
-    pub(crate) fn work(&self) -> Duration {
-        self.work
-    }
-
     /// Does a share (0 to 1) of the work.
     pub(crate) async fn do_share(&self, share: f64) -> Result<(), Failure> {
         tokio::select! {

@@ -1,10 +1,12 @@
 //! A cluster for one test, and the good client that it must serve afterwards.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use client_cli::{Client, ClientSettings, JobInput, JobRequest};
+use relay_log::port::Log;
 use relay_protocol::{Event, EventKind, SessionId};
 use standalone::{Options, Standalone};
 
@@ -43,6 +45,11 @@ impl Cluster {
     /// `HOST:PORT` of the node.
     pub(crate) fn address(&self) -> String {
         self.url().trim_start_matches("http://").to_owned()
+    }
+
+    /// The log, to write to it as a producer does.
+    pub(crate) fn log(&self) -> Arc<dyn Log> {
+        self.standalone.nodes[0].state.online().expect("the node is online").log.clone()
     }
 
     /// Waits until the object store holds this many uploads, whole or begun.

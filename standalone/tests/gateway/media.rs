@@ -64,22 +64,3 @@ async fn media_of_another_kind_is_named() {
     })
     .await;
 }
-
-#[actix_web::test]
-async fn a_parameter_out_of_range_fails_with_its_range() {
-    on_cluster(&[], async |cluster| {
-        let cases = [
-            ("waveform", "audio/noise.wav", "points", "0", "from 1 to 10000"),
-            ("waveform", "audio/noise.wav", "width", "4294967296", "from 16 to 4096"),
-            ("vad", "audio/noise.wav", "threshold", "7", "from 0.01 to 0.99"),
-            ("thumbnail", "images/picture.png", "format", "gif", "one of png"),
-        ];
-        for (task, file, name, value, says) in cases {
-            let case = format!("{task} with {name}={value}");
-            let form = file_form(task, fixture(file)).text(format!("param.{name}"), value);
-            let id = expect_accepted(&case, post_form(cluster, form).await).await;
-            expect_failed(cluster, &case, &id, "invalid_parameter", &[name, says, value]).await;
-        }
-    })
-    .await;
-}

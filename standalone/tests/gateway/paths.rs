@@ -49,11 +49,10 @@ async fn jobs_that_do_not_exist_are_refused_by_every_address() {
             let url = format!("{}/v1/jobs/{NO_JOB}{rest}", cluster.url());
             let response = answer(http.request(method.clone(), url)).await;
             expect_refusal(&case, response, 404, "unknown_job", &[NO_JOB]).await;
-            // An id that is none names no address: the message says what is wrong with it.
             for id in ["42", "not-an-id", "01a209ac-0cbb-70fb-8123-456789abcdeg", &"0".repeat(2_000)] {
                 let url = format!("{}/v1/jobs/{id}{rest}", cluster.url());
                 let response = answer(http.request(method.clone(), url)).await;
-                expect_refusal(&format!("{case} {id}"), response, 404, "not_found", &["UUID"]).await;
+                expect_refusal(&format!("{case} {id}"), response, 400, "invalid_field", &["job id", "UUID"]).await;
             }
         }
     })

@@ -10,6 +10,7 @@ use relay_protocol::{Event, EventKind, JobId};
 
 use crate::cluster::{fixture, on_cluster};
 use crate::http::expect_says;
+use crate::submit::submit_of;
 use crate::wire::Wire;
 
 /// A change of a good submit, its payload, and the code and text of its refusal.
@@ -20,24 +21,7 @@ fn now_ms() -> u64 {
 }
 
 fn submit(request: u64, partition: u32) -> SubmitV1 {
-    SubmitV1 {
-        request,
-        job_id: JobId::new(now_ms(), partition, request),
-        lane: "default".to_owned(),
-        task: "probe".to_owned(),
-        model: String::new(),
-        params: String::new(),
-        input: SubmitInputV1::Inline,
-        name: String::new(),
-        media_type: String::new(),
-        priority: 1,
-        idempotency_key: None,
-        deadline_ms: None,
-        not_before_ms: None,
-        traceparent: None,
-        sent_at_us: 1,
-        watch: true,
-    }
+    submit_of(request, JobId::new(now_ms(), partition, request), "probe")
 }
 
 const CASES: &[Case] = &[
@@ -62,6 +46,20 @@ const CASES: &[Case] = &[
         b"x",
         "invalid_parameter",
         &["\"points\"", "a whole number"],
+    ),
+    (
+        "range of a parameter",
+        |s| (s.task, s.params) = ("thumbnail".to_owned(), r#"{"width":4097}"#.to_owned()),
+        b"x",
+        "invalid_parameter",
+        &["\"width\"", "from 1 to 4096, not 4097"],
+    ),
+    (
+        "range of a parameter of LocalAI",
+        |s| (s.task, s.params) = ("transcribe".to_owned(), r#"{"temperature":7}"#.to_owned()),
+        b"x",
+        "invalid_parameter",
+        &["\"temperature\"", "from 0 to 1, not 7"],
     ),
     ("parameters that are no JSON", |s| s.params = "{".to_owned(), b"x", "invalid_parameter", &["not a JSON object"]),
     (

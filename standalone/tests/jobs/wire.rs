@@ -1,11 +1,14 @@
 //! A session of the test's own, frame by frame: it can break off where a good client never would.
 
+#[path = "../support/submit.rs"]
+mod submit;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use relay_protocol::hello::{CAPABILITY_JOBS, ErrorV1, HelloV1, PingV1, PongV1, WelcomeV1};
-use relay_protocol::session::{AcceptedV1, CancelReplyV1, EventV1, SubmitInputV1, SubmitV1};
+use relay_protocol::session::{AcceptedV1, CancelReplyV1, EventV1, SubmitV1};
 use relay_protocol::{Event, Frame, JobId, Message, frame};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -127,22 +130,5 @@ async fn next(socket: &mut WebSocketStream<TcpStream>) -> Frame {
 
 /// A submit of a job with a small input in the payload.
 pub(crate) fn submit_of(request: u64, job_id: JobId) -> SubmitV1 {
-    SubmitV1 {
-        request,
-        job_id,
-        lane: "default".to_owned(),
-        task: "vad".to_owned(),
-        model: String::new(),
-        params: "{}".to_owned(),
-        input: SubmitInputV1::Inline,
-        name: String::new(),
-        media_type: String::new(),
-        priority: 1,
-        idempotency_key: None,
-        deadline_ms: None,
-        not_before_ms: None,
-        traceparent: None,
-        sent_at_us: 1,
-        watch: true,
-    }
+    submit::submit_of(request, job_id, "vad")
 }

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::super::State;
 use super::super::failure::Failure;
-use super::super::model::{Model, Visit};
+use super::super::model::{Model, Turn, Visit};
 
 /// A request that was let in; it counts until it is dropped.
 pub(super) struct Admitted {
-    pub(super) visit: Visit,
+    visit: Visit,
     state: web::Data<State>,
 }
 
@@ -39,9 +39,26 @@ impl Admitted {
     }
 
     fn refuse(mut self, failure: Failure) -> Result<Self, Failure> {
-        let refused: Result<(), Failure> = Err(failure.clone());
-        self.visit.end(&refused, std::time::Duration::ZERO);
-        Err(failure)
+        self.ended(Err(failure))?;
+        Ok(self)
+    }
+
+    /// Waits for the model and a worker of it.
+    pub(super) async fn turn(&mut self, units: f64) -> Result<Turn, Failure> {
+        self.visit.turn(units, &self.state.ending).await
+    }
+
+    /// Does all the work for `units` of input at once; that is the end of the request.
+    pub(super) async fn do_all(mut self, units: f64) -> Result<(), Failure> {
+        let work = async { self.turn(units).await?.do_share(1.0).await };
+        let outcome = work.await;
+        self.ended(outcome)
+    }
+
+    /// Counts how the request ended. One that is dropped before counts as cancelled.
+    pub(super) fn ended<T>(&mut self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        self.visit.end(&outcome);
+        outcome
     }
 }
 

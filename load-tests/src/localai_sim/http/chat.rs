@@ -27,12 +27,10 @@ struct Reply {
 pub(super) async fn complete(state: web::Data<State>, body: Bytes) -> HttpResponse {
     match start(&state, &body) {
         Ok((admitted, reply, Some(usage))) => stream::answer("text/event-stream", move |sink| async move {
-            let outcome = streamed(&state, admitted, &reply, usage, &sink).await;
+            let outcome = streamed(admitted, &reply, usage, &sink).await;
             sink.end(outcome).await;
         }),
-        Ok((admitted, reply, None)) => {
-            whole(&state, admitted, &reply).await.unwrap_or_else(|failure| failure.response())
-        }
+        Ok((admitted, reply, None)) => whole(admitted, &reply).await.unwrap_or_else(|failure| failure.response()),
         Err(failure) => failure.response(),
     }
 }
@@ -76,16 +74,8 @@ impl Reply {
     }
 }
 
-async fn whole(state: &State, mut admitted: Admitted, reply: &Reply) -> Result<HttpResponse, Failure> {
-    let worked = async {
-        let turn = admitted.visit.turn(reply.units(), &state.ending).await?;
-        turn.do_share(1.0).await?;
-        Ok(turn.work())
-    };
-    let outcome = worked.await;
-    let work = outcome.as_ref().copied().unwrap_or_default();
-    admitted.visit.end(&outcome, work);
-    outcome.map(|_| {
+async fn whole(admitted: Admitted, reply: &Reply) -> Result<HttpResponse, Failure> {
+    admitted.do_all(reply.units()).await.map(|()| {
         HttpResponse::Ok().json(json!({
             "created": reply.created,
             "object": "chat.completion",
@@ -101,17 +91,9 @@ async fn whole(state: &State, mut admitted: Admitted, reply: &Reply) -> Result<H
     })
 }
 
-async fn streamed(
-    state: &State,
-    mut admitted: Admitted,
-    reply: &Reply,
-    usage: bool,
-    sink: &Sink,
-) -> Result<(), Failure> {
-    let mut worked = std::time::Duration::ZERO;
+async fn streamed(mut admitted: Admitted, reply: &Reply, usage: bool, sink: &Sink) -> Result<(), Failure> {
     let run = async {
-        let turn = admitted.visit.turn(reply.units(), &state.ending).await?;
-        worked = turn.work();
+        let turn = admitted.turn(reply.units()).await?;
         sink.message(&reply.chunk(Value::Null, json!({ "role": "assistant", "content": null }))).await;
         let words: Vec<&str> = reply.content.split(' ').collect();
         for (at, word) in words.iter().enumerate() {
@@ -134,6 +116,5 @@ async fn streamed(
         Ok(())
     };
     let outcome = run.await;
-    admitted.visit.end(&outcome, worked);
-    outcome
+    admitted.ended(outcome)
 }

@@ -59,9 +59,9 @@ pub(super) async fn monitor(state: web::Data<State>, query: web::Query<HashMap<S
         None => Failure::internal(format!("backend {name} is not currently loaded")).response(),
         Some(model) => {
             let mut visit = model.visit();
-            let turn = visit.turn(0.0, &state.ending).await;
-            visit.end(&turn, std::time::Duration::ZERO);
-            respond(turn.map(|_| {
+            let waited = visit.queue(&state.ending).await;
+            visit.end(&waited);
+            respond(waited.map(|()| {
                 let memory = json!({ "total": 171_249_664, "breakdown": { "rss": 171_249_664 } });
                 HttpResponse::Ok().json(json!({ "state": 2, "memory": memory }))
             }))
@@ -103,18 +103,10 @@ pub(super) async fn unimplemented() -> HttpResponse {
 async fn work(state: &web::Data<State>, body: &Value, kind: Kind, units: f64) -> Result<Arc<Model>, Failure> {
     let model = state.model(text(body, "model"), kind)?;
     let mut admitted = Admitted::enter(state, &model)?;
-    let worked = async {
-        if admitted.visit.settings().kind != kind {
-            return Err(Failure::rpc("Unimplemented", "Method not implemented!"));
-        }
-        let turn = admitted.visit.turn(units, &state.ending).await?;
-        turn.do_share(1.0).await?;
-        Ok(turn.work())
-    };
-    let outcome = worked.await;
-    let spent = outcome.as_ref().copied().unwrap_or_default();
-    admitted.visit.end(&outcome, spent);
-    outcome.map(|_| model)
+    if model.settings.kind != kind {
+        return admitted.ended(Err(Failure::rpc("Unimplemented", "Method not implemented!")));
+    }
+    admitted.do_all(units).await.map(|()| model)
 }
 
 /// `POST /vad`.

@@ -20,11 +20,9 @@ pub(super) async fn speak(state: web::Data<State>, body: Bytes) -> HttpResponse 
     match start(&state, &body) {
         Ok((admitted, words, true)) => stream::answer("audio/wav", move |sink| async move {
             // A stream of sound that fails just ends: there is no place in it for words.
-            drop(streamed(&state, admitted, &words, &sink).await);
+            drop(streamed(admitted, &words, &sink).await);
         }),
-        Ok((admitted, words, false)) => {
-            whole(&state, admitted, &words).await.unwrap_or_else(|failure| failure.response())
-        }
+        Ok((admitted, words, false)) => whole(admitted, &words).await.unwrap_or_else(|failure| failure.response()),
         Err(failure) => failure.response(),
     }
 }
@@ -47,16 +45,8 @@ fn units(words: &str) -> f64 {
     words.split_whitespace().count() as f64
 }
 
-async fn whole(state: &State, mut admitted: Admitted, words: &str) -> Result<HttpResponse, Failure> {
-    let worked = async {
-        let turn = admitted.visit.turn(units(words), &state.ending).await?;
-        turn.do_share(1.0).await?;
-        Ok(turn.work())
-    };
-    let outcome = worked.await;
-    let work = outcome.as_ref().copied().unwrap_or_default();
-    admitted.visit.end(&outcome, work);
-    outcome.map(|_| {
+async fn whole(admitted: Admitted, words: &str) -> Result<HttpResponse, Failure> {
+    admitted.do_all(units(words)).await.map(|()| {
         HttpResponse::Ok()
             .content_type("audio/wav")
             .insert_header((header::CONTENT_DISPOSITION, "attachment; filename=\"tts_1.wav\""))
@@ -64,11 +54,9 @@ async fn whole(state: &State, mut admitted: Admitted, words: &str) -> Result<Htt
     })
 }
 
-async fn streamed(state: &State, mut admitted: Admitted, words: &str, sink: &stream::Sink) -> Result<(), Failure> {
-    let mut worked = std::time::Duration::ZERO;
+async fn streamed(mut admitted: Admitted, words: &str, sink: &stream::Sink) -> Result<(), Failure> {
     let run = async {
-        let turn = admitted.visit.turn(units(words), &state.ending).await?;
-        worked = turn.work();
+        let turn = admitted.turn(units(words)).await?;
         let sound = Bytes::from(audio::spoken(words, true));
         for at in (0..sound.len()).step_by(PIECE_BYTES) {
             let piece = sound.slice(at..sound.len().min(at + PIECE_BYTES));
@@ -78,6 +66,5 @@ async fn streamed(state: &State, mut admitted: Admitted, words: &str, sink: &str
         Ok(())
     };
     let outcome = run.await;
-    admitted.visit.end(&outcome, worked);
-    outcome
+    admitted.ended(outcome)
 }

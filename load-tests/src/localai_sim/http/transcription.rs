@@ -37,12 +37,12 @@ pub(super) async fn transcribe(state: web::Data<State>, request: HttpRequest, bo
     match start(&state, form) {
         Ok((admitted, name, file, form)) if form.stream => {
             stream::answer("text/event-stream", move |sink| async move {
-                let outcome = streamed(&state, admitted, &name, file, &sink).await;
+                let outcome = streamed(admitted, &name, file, &sink).await;
                 sink.end(outcome).await;
             })
         }
         Ok((admitted, name, file, form)) => {
-            whole(&state, admitted, &name, file, &form).await.unwrap_or_else(|failure| failure.response())
+            whole(admitted, &name, file, &form).await.unwrap_or_else(|failure| failure.response())
         }
         Err((failure, true)) => {
             stream::answer("text/event-stream", move |sink| async move { sink.end(Err(failure)).await })
@@ -91,24 +91,14 @@ async fn decode(name: &str, file: &Bytes) -> Result<f64, Failure> {
     duration.ok_or_else(|| Failure::undecodable(name))
 }
 
-async fn whole(
-    state: &State,
-    mut admitted: Admitted,
-    name: &str,
-    file: Bytes,
-    form: &Form,
-) -> Result<HttpResponse, Failure> {
-    let worked = async {
+async fn whole(mut admitted: Admitted, name: &str, file: Bytes, form: &Form) -> Result<HttpResponse, Failure> {
+    let run = async {
         let duration = decode(name, &file).await?;
-        let turn = admitted.visit.turn(duration, &state.ending).await?;
-        turn.do_share(1.0).await?;
-        Ok((duration, turn.work()))
+        admitted.turn(duration).await?.do_share(1.0).await?;
+        formatted(&file, duration, form)
     };
-    let outcome = worked.await;
-    let work = outcome.as_ref().map(|(_, work)| *work).unwrap_or_default();
-    let answer = outcome.and_then(|(duration, _)| formatted(&file, duration, form));
-    admitted.visit.end(&answer, work);
-    answer
+    let outcome = run.await;
+    admitted.ended(outcome)
 }
 
 /// The answer in the wanted format. An unknown one fails after all the work is done, as recorded.
@@ -165,18 +155,10 @@ fn subtitles(segments: &[Segment], point: char, numbered: bool) -> String {
 }
 
 /// Sends each segment once its share of the work is done, then the whole.
-async fn streamed(
-    state: &State,
-    mut admitted: Admitted,
-    name: &str,
-    file: Bytes,
-    sink: &stream::Sink,
-) -> Result<(), Failure> {
-    let mut worked = std::time::Duration::ZERO;
+async fn streamed(mut admitted: Admitted, name: &str, file: Bytes, sink: &stream::Sink) -> Result<(), Failure> {
     let run = async {
         let duration = decode(name, &file).await?;
-        let turn = admitted.visit.turn(duration, &state.ending).await?;
-        worked = turn.work();
+        let turn = admitted.turn(duration).await?;
         let segments = audio::segments(&file, duration);
         for (at, segment) in segments.iter().enumerate() {
             turn.do_share((segment.end - segment.start) / duration).await?;
@@ -197,6 +179,5 @@ async fn streamed(
         Ok(())
     };
     let outcome = run.await;
-    admitted.visit.end(&outcome, worked);
-    outcome
+    admitted.ended(outcome)
 }
