@@ -1,16 +1,14 @@
 //! The rules that a job obeys whichever way it comes in.
 
-use serde_json::{Map, Value};
-
 use crate::error_code::ErrorCode;
 use crate::event::JobError;
 use crate::job::{Input, Job, StoredObject};
 use crate::limits::{
     ATTEMPT_NUMBER_MAX, ATTEMPTS_MAX, HOPS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, INLINE_BYTES_MAX, MEDIA_TYPE_BYTES_MAX,
-    NAME_BYTES_MAX, OBJECT_PATH_BYTES_MAX, PARAMS_BYTES_MAX, TRACEPARENT_BYTES_MAX, UPLOAD_BYTES_MAX, URL_BYTES_MAX,
-    is_name, is_object_path, is_sha256, is_tenant,
+    NAME_BYTES_MAX, OBJECT_PATH_BYTES_MAX, TRACEPARENT_BYTES_MAX, UPLOAD_BYTES_MAX, URL_BYTES_MAX, is_name,
+    is_object_path, is_sha256, is_tenant,
 };
-use crate::task::{ParamKind, Task};
+use crate::param::check_params;
 use crate::time::TIME_MS_MAX;
 
 impl Job {
@@ -146,57 +144,4 @@ fn check_name(field: &str, name: &str) -> Result<(), JobError> {
 
 fn invalid(message: String) -> JobError {
     JobError::new(ErrorCode::InvalidField, message)
-}
-
-/// Checks that `task` knows each parameter and that each value is of its kind.
-///
-/// # Errors
-/// [`ErrorCode::UnknownParameter`] or [`ErrorCode::InvalidParameter`], naming the parameter.
-pub fn check_params(task: Task, params: &Map<String, Value>) -> Result<(), JobError> {
-    for (name, value) in params {
-        let Some(param) = task.params().iter().find(|param| param.name == name) else {
-            let known = task.params().iter().map(|param| param.name).collect::<Vec<_>>().join(", ");
-            let known = if known.is_empty() { "none".to_owned() } else { known };
-            return Err(JobError::new(
-                ErrorCode::UnknownParameter,
-                format!("task {task} does not know the parameter {name:?}; it knows: {known}"),
-            ));
-        };
-        if !fits(param.kind, value) {
-            return Err(JobError::new(
-                ErrorCode::InvalidParameter,
-                format!("parameter {name:?} of task {task} must be {}", wanted(param.kind)),
-            ));
-        }
-    }
-    let bytes: usize = params.iter().map(|(name, value)| name.len() + value.to_string().len()).sum();
-    if bytes > PARAMS_BYTES_MAX {
-        return Err(JobError::new(
-            ErrorCode::InvalidParameter,
-            format!("the parameters have {bytes} bytes, over the limit of {PARAMS_BYTES_MAX}"),
-        ));
-    }
-    Ok(())
-}
-
-fn fits(kind: ParamKind, value: &Value) -> bool {
-    match (kind, value) {
-        (ParamKind::Json, _) | (ParamKind::Text, Value::String(_)) | (ParamKind::Flag, Value::Bool(_)) => true,
-        (ParamKind::Number, Value::Number(_)) => true,
-        (ParamKind::Count, Value::Number(number)) => number.is_u64(),
-        (ParamKind::Number, Value::String(text)) => text.parse::<f64>().is_ok_and(f64::is_finite),
-        (ParamKind::Count, Value::String(text)) => text.parse::<u64>().is_ok(),
-        (ParamKind::Flag, Value::String(text)) => text.parse::<bool>().is_ok(),
-        _ => false,
-    }
-}
-
-fn wanted(kind: ParamKind) -> &'static str {
-    match kind {
-        ParamKind::Text => "text",
-        ParamKind::Number => "a number",
-        ParamKind::Count => "a whole number, not negative",
-        ParamKind::Flag => "true or false",
-        ParamKind::Json => "JSON",
-    }
 }

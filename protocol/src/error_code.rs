@@ -59,6 +59,8 @@ error_codes! {
     InvalidField "invalid_field" 400 false;
     /// The input is empty.
     EmptyMedia "empty_media" 400 false;
+    /// The body of a request stopped, or came too slowly.
+    RequestTimeout "request_timeout" 408 true;
     /// The input is larger than allowed.
     TooLarge "too_large" 413 false;
     /// The input is no media that the task can read.

@@ -10,7 +10,7 @@ use crate::id::JobId;
 use crate::task::Task;
 use crate::time::rfc3339_option;
 
-pub use crate::check::check_params;
+pub use crate::param::check_params;
 
 /// Tenant of a record that names none.
 pub const DEFAULT_TENANT: &str = "default";

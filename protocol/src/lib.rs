@@ -16,6 +16,7 @@ pub mod id;
 pub mod job;
 pub mod limits;
 pub mod message;
+pub mod param;
 pub mod partition;
 pub mod record;
 pub mod session;

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::param::{Param, ParamKind};
+
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -45,30 +47,6 @@ pub enum Engine {
     Either,
 }
 
-/// One parameter of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Param {
-    /// Its name.
-    pub name: &'static str,
-    /// What its value must be.
-    pub kind: ParamKind,
-}
-
-/// What a parameter's value must be. Text that reads as the wanted kind is taken too (`client-cli --param k=v` sends text).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ParamKind {
-    /// A string.
-    Text,
-    /// A number.
-    Number,
-    /// A whole number, not negative.
-    Count,
-    /// True or false.
-    Flag,
-    /// Any JSON value.
-    Json,
-}
-
 /// Every task.
 pub const TASKS: &[Task] = &[
     Task::Transcribe,
@@ -88,44 +66,56 @@ const fn param(name: &'static str, kind: ParamKind) -> Param {
     Param { name, kind }
 }
 
+/// Largest whole number that LocalAI passes on to its models (32 bits, signed).
+const LOCALAI_COUNT_MAX: u64 = 0x7fff_ffff;
+/// Largest width and height of a picture that is asked for, in pixels.
+const SIDE_MAX: u64 = 4_096;
+
 const SPEECH_TO_TEXT: &[Param] = &[
     param("language", ParamKind::Text),
     param("prompt", ParamKind::Text),
-    param("temperature", ParamKind::Number),
+    param("temperature", ParamKind::Number(0.0, 1.0)),
     param("diarize", ParamKind::Flag),
     param("words", ParamKind::Flag),
 ];
 const SPEAK: &[Param] = &[
     param("voice", ParamKind::Text),
     param("language", ParamKind::Text),
-    param("format", ParamKind::Text),
-    param("speed", ParamKind::Number),
+    // LocalAI makes WAV of any other word, without a word.
+    param("format", ParamKind::Choice(&["wav", "mp3", "opus", "aac", "flac"])),
+    param("speed", ParamKind::Number(0.25, 4.0)),
 ];
 const CHAT: &[Param] = &[
     param("system", ParamKind::Text),
-    param("temperature", ParamKind::Number),
-    param("top_p", ParamKind::Number),
-    param("max_tokens", ParamKind::Count),
-    param("seed", ParamKind::Count),
+    param("temperature", ParamKind::Number(0.0, 2.0)),
+    param("top_p", ParamKind::Number(0.0, 1.0)),
+    param("max_tokens", ParamKind::Count(1, LOCALAI_COUNT_MAX)),
+    param("seed", ParamKind::Count(0, LOCALAI_COUNT_MAX)),
     param("stop", ParamKind::Json),
     param("response_format", ParamKind::Json),
 ];
 const IMAGE: &[Param] = &[
-    param("size", ParamKind::Text),
-    param("n", ParamKind::Count),
-    param("step", ParamKind::Count),
-    param("seed", ParamKind::Count),
+    param("size", ParamKind::Size(16, SIDE_MAX)),
+    param("n", ParamKind::Count(1, 10)),
+    param("step", ParamKind::Count(1, 1_000)),
+    param("seed", ParamKind::Count(0, LOCALAI_COUNT_MAX)),
 ];
 const VAD: &[Param] = &[
-    param("threshold", ParamKind::Number),
-    param("min_speech_ms", ParamKind::Count),
-    param("min_silence_ms", ParamKind::Count),
-    param("pad_ms", ParamKind::Count),
+    param("threshold", ParamKind::Number(0.01, 0.99)),
+    param("min_speech_ms", ParamKind::Count(0, 60_000)),
+    param("min_silence_ms", ParamKind::Count(0, 60_000)),
+    param("pad_ms", ParamKind::Count(0, 10_000)),
 ];
-const WAVEFORM: &[Param] =
-    &[param("points", ParamKind::Count), param("width", ParamKind::Count), param("height", ParamKind::Count)];
-const THUMBNAIL: &[Param] =
-    &[param("width", ParamKind::Count), param("height", ParamKind::Count), param("format", ParamKind::Text)];
+const WAVEFORM: &[Param] = &[
+    param("points", ParamKind::Count(1, 10_000)),
+    param("width", ParamKind::Count(16, SIDE_MAX)),
+    param("height", ParamKind::Count(16, 2_048)),
+];
+const THUMBNAIL: &[Param] = &[
+    param("width", ParamKind::Count(1, SIDE_MAX)),
+    param("height", ParamKind::Count(1, SIDE_MAX)),
+    param("format", ParamKind::Choice(&["png", "jpeg", "jpg"])),
+];
 
 impl Task {
     /// Its name on the wire and in the CLI.
@@ -156,7 +146,7 @@ impl Task {
         }
     }
 
-    /// The parameters that it knows.
+    /// The parameters that it knows, and what each takes: the one list, for every way in and for the tasks themselves.
     pub const fn params(self) -> &'static [Param] {
         match self {
             Self::Transcribe | Self::Translate => SPEECH_TO_TEXT,

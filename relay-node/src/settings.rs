@@ -92,6 +92,8 @@ pub struct GatewaySettings {
     pub hello_timeout_ms: u64,
     pub ping_interval_ms: u64,
     pub idle_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    pub body_bytes_min: usize,
 }
 
 /// Section `[builtin]`.
@@ -162,6 +164,9 @@ impl Settings {
         }
         if self.gateway.threads == 0 || self.gateway.handshakes_max == 0 {
             return wrong("gateway.threads", "and gateway.handshakes_max must be at least 1");
+        }
+        if self.gateway.body_timeout_ms == 0 {
+            return wrong("gateway.body_timeout_ms", "must be at least 1");
         }
         Ok(())
     }

@@ -73,8 +73,7 @@ fn duration(task: BuiltinTask, seconds: u32) -> Value {
     let bytes = file.bytes;
     let source = Source::new(file, bytes);
     let mut progress = |_: f32| Ok::<(), Cancelled>(());
-    let result = run(task, &Map::new(), source, &Limits::default(), &mut progress).unwrap().result;
-    result[if task == BuiltinTask::Vad { "duration" } else { "duration_s" }].clone()
+    run(task, &Map::new(), source, &Limits::default(), &mut progress).unwrap().result["duration_s"].clone()
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use relay_protocol::Task;
 use relay_protocol::message::KINDS;
+use relay_protocol::param::ParamKind;
+use relay_protocol::task::TASKS;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::support::{bytes, file, golden};
@@ -121,6 +124,45 @@ fn links_lead_somewhere() {
         let text = std::fs::read_to_string(&path).unwrap();
         for link in text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap()) {
             assert!(link.is_empty() || path.parent().unwrap().join(link).exists(), "{name} points to {link}");
+        }
+    }
+}
+
+/// A number as the documents write it: 10,000.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    groups.join(",")
+}
+
+#[test]
+fn every_parameter_is_documented_with_its_bounds() {
+    let documents =
+        ["../docs/protocol.md", "../docs/builtin-tasks.md"].map(|path| std::fs::read_to_string(file(path)).unwrap());
+    let row_of = |task: Task| {
+        let names = |row: &&str| row.split('|').nth(1).is_some_and(|cell| cell.contains(&format!("`{task}`")));
+        let rows: Vec<&str> = documents.iter().flat_map(|document| document.lines()).collect();
+        let row = rows.iter().find(|row| names(row) && task.params().iter().all(|param| row.contains(param.name)));
+        row.copied().unwrap_or_else(|| panic!("no table names task {task} and all its parameters"))
+    };
+    for task in TASKS {
+        let row = row_of(*task);
+        for param in task.params() {
+            let about = row.split_once(&format!("`{}`", param.name)).unwrap().1;
+            let others = task.params().iter().filter_map(|other| about.find(&format!("`{}`", other.name)));
+            let about = &about[..others.min().unwrap_or(about.len())];
+            let bounds = match param.kind {
+                ParamKind::Number(min, max) => vec![format!("{min}–{max}")],
+                ParamKind::Count(min, max) | ParamKind::Size(min, max) => {
+                    vec![format!("{}–{}", grouped(min), grouped(max))]
+                }
+                ParamKind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect(),
+                ParamKind::Text | ParamKind::Flag | ParamKind::Json => Vec::new(),
+            };
+            for bound in bounds {
+                assert!(about.contains(&bound), "{} of {task} is not documented with {bound}: {about}", param.name);
+            }
         }
     }
 }

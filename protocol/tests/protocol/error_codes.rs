@@ -22,17 +22,17 @@ fn codes_are_unique_and_snake_case() {
     }
 }
 
-/// Generic HTTP clients retry 429 and 503 by the status alone, and give up on most of 4xx.
+/// Generic HTTP clients retry 408, 429 and 503 by the status alone, and give up on most of 4xx.
 #[test]
 fn the_status_fits() {
     for code in ErrorCode::ALL {
         let status = code.http_status();
         assert!((400..600).contains(&status), "{code} has status {status}");
-        if matches!(status, 429 | 503) {
+        if matches!(status, 408 | 429 | 503) {
             assert!(code.retryable(), "{code} has status {status} and is not retryable");
         }
         if code.retryable() {
-            assert!(matches!(status, 422 | 429 | 500..=599), "{code} is retryable with status {status}");
+            assert!(matches!(status, 408 | 422 | 429 | 500..=599), "{code} is retryable with status {status}");
         }
     }
 }

@@ -5,6 +5,8 @@ use relay_protocol::limits::{
     ATTEMPT_NUMBER_MAX, ATTEMPTS_MAX, HOPS_MAX, INLINE_BYTES_MAX, MEDIA_TYPE_BYTES_MAX, NAME_BYTES_MAX,
     OBJECT_PATH_BYTES_MAX, PARAMS_BYTES_MAX, TRACEPARENT_BYTES_MAX, UPLOAD_BYTES_MAX, URL_BYTES_MAX,
 };
+use relay_protocol::param::ParamKind;
+use relay_protocol::task::TASKS;
 use relay_protocol::time::TIME_MS_MAX;
 use relay_protocol::{Input, Job, StoredObject, Task};
 use serde_json::{Map, Value, json};
@@ -149,6 +151,54 @@ fn parameters_have_their_kind() {
     }
     breaks("invalid_parameter", "system", params(json!({ "system": 1 })));
     breaks("unknown_parameter", "it knows: system, temperature", params(json!({ "temprature": 1 })));
+}
+
+/// Every bound of every task: what lies on it passes, what lies just beyond is refused with the bounds.
+#[test]
+fn parameters_have_their_range() {
+    let mut bounds = 0;
+    for (task, param) in TASKS.iter().flat_map(|task| task.params().iter().map(move |param| (*task, param))) {
+        let (good, bad) = match param.kind {
+            ParamKind::Text | ParamKind::Flag | ParamKind::Json => continue,
+            ParamKind::Number(min, max) => {
+                (vec![json!(min), json!(max), json!(max.to_string())], vec![json!(min - 0.005), json!(max + 0.005)])
+            }
+            ParamKind::Count(min, max) => {
+                let below = i64::try_from(min).unwrap() - 1;
+                let good = vec![json!(min), json!(max), json!(max.to_string())];
+                (good, vec![json!(below), json!(max + 1), json!(u64::MAX.to_string()), json!(min as f64 + 0.5)])
+            }
+            ParamKind::Choice(words) => {
+                let upper = words.iter().map(|word| json!(word.to_uppercase()));
+                (words.iter().map(|word| json!(word)).chain(upper).collect(), vec![json!("gif"), json!(""), json!(1)])
+            }
+            ParamKind::Size(min, max) => {
+                let bad = ["", "x", "512", "512X512", "512x512x512", " 512x512", "-512x512"].map(|text| json!(text));
+                let beyond = [json!(format!("{}x{max}", min - 1)), json!(format!("{min}x{}", max + 1)), json!(512)];
+                (vec![json!(format!("{min}x{max}"))], bad.into_iter().chain(beyond).collect())
+            }
+        };
+        let with = |value| {
+            move |job: &mut Job| {
+                job.task = task;
+                job.params = Map::from_iter([(param.name.to_owned(), value)]);
+            }
+        };
+        good.into_iter().for_each(|value| keeps(with(value)));
+        for value in bad {
+            let says = format!("parameter \"{}\" of task {task} must be {}, not {value}", param.name, param.kind);
+            breaks("invalid_parameter", &says, with(value));
+        }
+        bounds += 1;
+    }
+    assert!(bounds > 15, "{bounds} parameters with bounds");
+}
+
+#[test]
+fn a_refusal_says_the_bounds_and_repeats_no_long_value() {
+    breaks("invalid_parameter", "must be a number from 0 to 2, not 2.5", params(json!({ "temperature": 2.5 })));
+    let long = "9".repeat(1_000);
+    breaks("invalid_parameter", "from 1 to 2147483647, not something longer", params(json!({ "max_tokens": long })));
 }
 
 #[test]

@@ -55,7 +55,11 @@ fn what_is_no_job_says_why() {
         (br#"{"task":"vad","input":{"inline":{"data":"?"}}}"#, "not_a_job", "the record is not a job"),
         (br#"{"task":"vad","input":{"inline":{"data":""}}}"#, "empty_media", "send the media's bytes"),
         (br#"{"task":"vad","input":{"text":"a"},"params":{"speed":1}}"#, "unknown_parameter", "it knows: threshold"),
-        (br#"{"task":"vad","input":{"text":"a"},"params":{"pad_ms":-1}}"#, "invalid_parameter", "not negative"),
+        (
+            br#"{"task":"vad","input":{"text":"a"},"params":{"pad_ms":-1}}"#,
+            "invalid_parameter",
+            "from 0 to 10000, not -1",
+        ),
     ];
     for (value, code, reason) in cases {
         let error = decode_job(&Bytes::from_static(value)).unwrap_err();
@@ -175,7 +179,7 @@ prop_compose! {
     fn job()(
         (id, redrive_of) in (prop::option::of(any::<[u8; 16]>()), prop::option::of(any::<[u8; 16]>())),
         (tenant, subject, model) in (text(60), text(60), prop::option::of(text(60))),
-        (language, temperature) in (prop::option::of(text(30)), prop::option::of(0..100_u32)),
+        (language, temperature) in (prop::option::of(text(30)), prop::option::of(0..=8_u32)),
         input in input(),
         priority in prop::sample::select(vec![Priority::Batch, Priority::Normal, Priority::Interactive]),
         idempotency_key in prop::option::of(text(60)),
@@ -185,7 +189,7 @@ prop_compose! {
         hops in prop::collection::vec((text(30), any::<u64>()), 0..4),
     ) -> Job {
         let language = language.map(|language| ("language".to_owned(), json!(language)));
-        let temperature = temperature.map(|hundredths| ("temperature".to_owned(), json!(f64::from(hundredths) / 8.0)));
+        let temperature = temperature.map(|eighths| ("temperature".to_owned(), json!(f64::from(eighths) / 8.0)));
         Job {
             id: id.map(JobId::from_bytes), tenant, subject, task: Task::Transcribe, model,
             params: language.into_iter().chain(temperature).collect(),

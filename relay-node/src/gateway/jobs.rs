@@ -1,34 +1,35 @@
 //! The HTTP job API.
 
-use std::time::Duration;
-
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use relay_protocol::event::JobStatus;
-use relay_protocol::{ErrorCode, Event, EventKind, Input, Job, JobError, JobId, StoredObject};
+use relay_protocol::{ErrorCode, Event, EventKind, Input, JobError, JobId, StoredObject};
 use relay_runtime::auth::{Identity, Scope};
 use relay_runtime::http_auth::Caller;
 use relay_runtime::http_error::ApiError;
-use serde_json::{Map, Value, json};
 use tokio_util::io::ReaderStream;
 
 use super::answer::api_error;
-use super::submit::{self, Cancel};
-use super::{form, sse};
+use super::submit::{self, Accepted, Cancel};
+use super::{form, json, sse};
 use crate::state::NodeState;
-
-/// Largest JSON body of a submit, in bytes: an inline input in base64 and the rest.
-const JSON_BYTES_MAX: usize = 1_048_576;
-/// Time in which all of a JSON body must come.
-const JSON_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Adds the job API to an app.
 pub fn configure(config: &mut web::ServiceConfig) {
+    let of_job = |path: &str| web::resource(path).app_data(job_ids());
     config
         .service(web::resource("/v1/jobs").route(web::post().to(create)))
-        .service(web::resource("/v1/jobs/{id}").route(web::get().to(show)).route(web::delete().to(cancel)))
-        .service(web::resource("/v1/jobs/{id}/events").route(web::get().to(events)))
-        .service(web::resource("/v1/jobs/{id}/result").route(web::get().to(result)));
+        .service(of_job("/v1/jobs/{id}").route(web::get().to(show)).route(web::delete().to(cancel)))
+        .service(of_job("/v1/jobs/{id}/events").route(web::get().to(events)))
+        .service(of_job("/v1/jobs/{id}/result").route(web::get().to(result)));
+}
+
+/// Refuses an id in a path that is none.
+fn job_ids() -> web::PathConfig {
+    web::PathConfig::default().error_handler(|error, _| {
+        let message = format!("the job id in the path must be a UUID, as the answer to the submit has it: {error}");
+        ApiError::new(ErrorCode::InvalidField, message).into()
+    })
 }
 
 async fn create(
@@ -38,70 +39,49 @@ async fn create(
     caller: Caller,
 ) -> Result<HttpResponse, ApiError> {
     let identity = allow(&node, &caller, Scope::JobsWrite, "jobs.submit")?;
-    let is_form = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("multipart/form-data"));
-    let (lane, job) = if is_form {
-        form::read(&node, &identity, &request, payload.into_inner()).await.map_err(|error| api_error(&error))?
-    } else {
-        let body =
-            tokio::time::timeout(JSON_TIMEOUT, payload.to_bytes_limited(JSON_BYTES_MAX)).await.map_err(|_| {
-                let message = format!("the body did not come within {} s", JSON_TIMEOUT.as_secs());
-                ApiError::new(ErrorCode::BadRequest, message)
-            })?;
-        let body = body.map_err(|_| {
-            let message =
-                format!("a JSON body may have {JSON_BYTES_MAX} bytes: send larger inputs as multipart/form-data");
-            api_error(&JobError::new(ErrorCode::TooLarge, message))
-        })?;
-        let body = body.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
-        read_json(&body).map_err(|error| api_error(&error))?
-    };
-    let stored = Some(job.input.clone()).filter(|input| is_form && matches!(input, Input::Object(_)));
-    let accepted = submit::accept(&node, &lane, submit::of(&identity, job), "http").await;
-    if let (Err(error), Some(input)) = (&accepted, &stored)
-        && submit::was_refused(error)
-    {
-        submit::discard(&node, input).await;
-    }
+    let accepted = accept(&node, &identity, &request, payload).await;
     let accepted = accepted.map_err(|error| denied(&node, &identity, "jobs.submit", &error))?;
     Ok(HttpResponse::Accepted()
         .insert_header((header::LOCATION, format!("/v1/jobs/{}", accepted.job_id)))
         .json(JobStatus::of(accepted.event)))
 }
 
-/// A job as JSON: its record, and the lane beside it.
-fn read_json(body: &[u8]) -> Result<(String, Job), JobError> {
-    let bad = |why: String| JobError::new(ErrorCode::BadRequest, why);
-    let mut fields: Map<String, Value> =
-        serde_json::from_slice(body).map_err(|error| bad(format!("the body is not a JSON object: {error}")))?;
-    let lane = match fields.remove("lane") {
-        None => relay_protocol::topics::DEFAULT_LANE.to_owned(),
-        Some(Value::String(lane)) => lane,
-        Some(_) => return Err(bad("lane must be text".to_owned())),
+/// Reads the job, a form or JSON, and makes it durable; what a form left in the store goes with a job that is refused.
+async fn accept(
+    node: &NodeState,
+    identity: &Identity,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<Accepted, JobError> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let is_form = content_type.is_some_and(|value| value.starts_with("multipart/form-data"));
+    let (lane, job) = if is_form {
+        form::read(node, identity, request, payload.into_inner()).await?
+    } else {
+        json::read(node, payload).await?
     };
-    if let Some(task) = fields.get("task").and_then(Value::as_str)
-        && let Err(unknown) = task.parse::<relay_protocol::Task>()
+    let stored = Some(job.input.clone()).filter(|input| is_form && matches!(input, Input::Object(_)));
+    let accepted = submit::accept(node, &lane, submit::of(identity, job), "http").await;
+    if let (Err(error), Some(input)) = (&accepted, &stored)
+        && submit::was_refused(error)
     {
-        return Err(JobError::new(ErrorCode::UnknownTask, unknown.to_string()));
+        submit::discard(node, input).await;
     }
-    let job =
-        serde_json::from_value(Value::Object(fields)).map_err(|error| bad(format!("this is not a job: {error}")))?;
-    Ok((lane, job))
+    accepted
 }
 
-async fn show(node: web::Data<NodeState>, id: web::Path<JobId>, caller: Caller) -> Result<HttpResponse, ApiError> {
+async fn show(node: web::Data<NodeState>, caller: Caller, id: web::Path<JobId>) -> Result<HttpResponse, ApiError> {
     let identity = allow(&node, &caller, Scope::JobsRead, "jobs.status")?;
     let last = submit::last(&node, &identity.tenant, *id).await.map_err(|error| api_error(&error))?;
     Ok(HttpResponse::Ok().json(JobStatus::of(last)))
 }
 
-async fn cancel(node: web::Data<NodeState>, id: web::Path<JobId>, caller: Caller) -> Result<HttpResponse, ApiError> {
+async fn cancel(node: web::Data<NodeState>, caller: Caller, id: web::Path<JobId>) -> Result<HttpResponse, ApiError> {
     let identity = allow(&node, &caller, Scope::JobsCancel, "jobs.cancel")?;
     match submit::cancel(&node, &identity, *id).await.map_err(|error| api_error(&error))? {
-        Cancel::Requested => Ok(HttpResponse::Accepted().json(json!({ "job_id": *id, "state": "cancel_requested" }))),
+        Cancel::Requested => {
+            Ok(HttpResponse::Accepted().json(serde_json::json!({ "job_id": *id, "state": "cancel_requested" })))
+        }
         Cancel::AlreadyEnded => {
             Err(api_error(&JobError::new(ErrorCode::AlreadyEnded, format!("job {id} has ended already"))))
         }
@@ -111,8 +91,8 @@ async fn cancel(node: web::Data<NodeState>, id: web::Path<JobId>, caller: Caller
 async fn events(
     request: HttpRequest,
     node: web::Data<NodeState>,
-    id: web::Path<JobId>,
     caller: Caller,
+    id: web::Path<JobId>,
 ) -> Result<HttpResponse, ApiError> {
     let identity = allow(&node, &caller, Scope::JobsRead, "jobs.events")?;
     let after_seq = match request.headers().get("Last-Event-ID") {
@@ -130,7 +110,7 @@ async fn events(
     sse::stream(node.into_inner(), identity.tenant, *id, after_seq).await.map_err(|error| api_error(&error))
 }
 
-async fn result(node: web::Data<NodeState>, id: web::Path<JobId>, caller: Caller) -> Result<HttpResponse, ApiError> {
+async fn result(node: web::Data<NodeState>, caller: Caller, id: web::Path<JobId>) -> Result<HttpResponse, ApiError> {
     let identity = allow(&node, &caller, Scope::JobsRead, "jobs.result")?;
     let stored = stored_result(&node, &identity.tenant, *id).await.map_err(|error| api_error(&error))?;
     let unavailable = |error: &dyn std::fmt::Display| {

@@ -1,11 +1,13 @@
 //! The node's one port: sessions over WebSocket, the HTTP job API, health and metrics.
 
 pub mod answer;
+mod body;
 pub mod connect;
 mod denials;
 pub mod form;
 pub mod handshakes;
 pub mod jobs;
+mod json;
 pub mod proxy;
 pub mod server;
 pub mod session;

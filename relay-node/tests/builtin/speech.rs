@@ -85,7 +85,7 @@ fn tone_noise_and_silence_are_no_speech() {
         ("silence", wav(8_000, 1, 8_000 * 3, |_| 0.0)),
     ] {
         let result = plain(Vad, file).unwrap().result;
-        assert_eq!((segments(&result), number(&result, "duration")), (none.to_vec(), 3.0), "{name}");
+        assert_eq!((segments(&result), number(&result, "duration_s")), (none.to_vec(), 3.0), "{name}");
     }
 }
 
@@ -107,7 +107,7 @@ fn padding_widens_joins_and_stays_within_the_sound() {
         near(wider.1, plain.1 + 0.1, 0.0011, "end");
     }
     let whole = with(Vad, json!({ "pad_ms": 10_000 }), audio("speech.wav")).unwrap().result;
-    assert_eq!(segments(&whole), [(0.0, number(&whole, "duration"))]);
+    assert_eq!(segments(&whole), [(0.0, number(&whole, "duration_s"))]);
 }
 
 #[test]

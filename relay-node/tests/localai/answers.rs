@@ -97,7 +97,7 @@ async fn plain_text_is_one_message() {
 
 #[tokio::test]
 async fn speech_becomes_media() {
-    let wanted = with(call(Task::Speak, "on monday"), &[("voice", json!("en-us")), ("format", json!("mp3"))]);
+    let wanted = with(call(Task::Speak, "on monday"), &[("voice", json!("en-us")), ("format", json!("MP3"))]);
     let (output, _, asked) = good(answer_with("42-speech-mp3.txt", b"ID3 sound"), wanted).await;
     let body = asked.json();
     assert_eq!(body, json!({ "input": "on monday", "model": "m", "voice": "en-us", "response_format": "mp3" }));
@@ -114,7 +114,7 @@ async fn voice_activity_gets_samples() {
     let body = asked.json();
     let samples = body["audio"].as_array().expect("samples");
     let seconds = samples.len() as f64 / 16_000.0;
-    assert!((output.result["duration"].as_f64().expect("a duration") - seconds).abs() < 1e-9);
+    assert!((output.result["duration_s"].as_f64().expect("a duration") - seconds).abs() < 1e-9);
     assert!(samples.iter().all(|sample| sample.as_f64().is_some_and(|sample| sample.abs() <= 1.0)));
     assert_eq!(output.result["segments"], json!([{ "start": 0.0, "end": 4.32 }, { "start": 6.15, "end": 10.47 }]));
 }
@@ -123,7 +123,7 @@ async fn voice_activity_gets_samples() {
 async fn a_voice_that_is_still_heard_at_the_end_ends_with_the_audio() {
     let body = br#"{"segments":[{"start":1.5,"end":0}]}"#;
     let (output, _, _) = good(answer_with("50-vad.txt", body), call(Task::Vad, speech())).await;
-    assert_eq!(output.result["segments"], json!([{ "start": 1.5, "end": output.result["duration"] }]));
+    assert_eq!(output.result["segments"], json!([{ "start": 1.5, "end": output.result["duration_s"] }]));
 }
 
 /// No model of the recorded server made these: shapes as OpenAI documents them.

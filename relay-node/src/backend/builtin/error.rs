@@ -2,6 +2,8 @@
 
 use std::io;
 
+use relay_protocol::ErrorCode;
+
 /// A built-in task was called off between two steps; nothing of it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cancelled")]
@@ -60,25 +62,13 @@ pub enum MediaError {
         /// What to do.
         advice: &'static str,
     },
-    /// The task has no such parameter.
-    #[error("{task} has no parameter {name:?}; {known}")]
-    UnknownParameter {
-        /// The task.
-        task: &'static str,
-        /// The parameter that it does not have.
-        name: String,
-        /// Which ones it has, as a clause.
-        known: String,
-    },
-    /// The parameter's value is of the wrong kind or out of range.
-    #[error("parameter {name} must be {wanted}, not {given}")]
-    InvalidParameter {
-        /// The parameter.
-        name: &'static str,
-        /// What it takes, with its range.
-        wanted: String,
-        /// What was given.
-        given: String,
+    /// A parameter is unknown to the task, of the wrong kind or out of its range.
+    #[error("{reason}")]
+    Parameters {
+        /// [`ErrorCode::UnknownParameter`] or [`ErrorCode::InvalidParameter`].
+        code: ErrorCode,
+        /// Which one, and what the task takes.
+        reason: String,
     },
     /// The source itself could not be read (disk, network): nothing is wrong with the media.
     #[error("the input could not be read: {0}; try again")]
@@ -99,8 +89,7 @@ impl MediaError {
             Self::Corrupt { .. } => "corrupt_media",
             Self::TooLong { .. } => "media_too_long",
             Self::TooLarge { .. } => "media_too_large",
-            Self::UnknownParameter { .. } => "unknown_parameter",
-            Self::InvalidParameter { .. } => "invalid_parameter",
+            Self::Parameters { code, .. } => code.as_str(),
             Self::Unreadable(_) => "media_unreadable",
             Self::Cancelled(_) => "cancelled",
         }

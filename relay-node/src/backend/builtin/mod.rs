@@ -57,30 +57,25 @@ impl BuiltinTask {
     /// Every built-in task.
     pub const ALL: &[Self] = &[Self::Probe, Self::Loudness, Self::Vad, Self::Waveform, Self::Thumbnail];
 
-    /// Its name on the wire and in the CLI.
-    pub const fn name(self) -> &'static str {
+    /// The task that it does.
+    pub const fn task(self) -> Task {
         match self {
-            Self::Probe => "probe",
-            Self::Loudness => "loudness",
-            Self::Vad => "vad",
-            Self::Waveform => "waveform",
-            Self::Thumbnail => "thumbnail",
+            Self::Probe => Task::Probe,
+            Self::Loudness => Task::Loudness,
+            Self::Vad => Task::Vad,
+            Self::Waveform => Task::Waveform,
+            Self::Thumbnail => Task::Thumbnail,
         }
     }
 
-    /// The names of its parameters.
-    pub const fn params(self) -> &'static [&'static str] {
-        match self {
-            Self::Probe | Self::Loudness => &[],
-            Self::Vad => vad::PARAMS,
-            Self::Waveform => waveform::PARAMS,
-            Self::Thumbnail => thumbnail::PARAMS,
-        }
+    /// Its name on the wire and in the CLI.
+    pub const fn name(self) -> &'static str {
+        self.task().name()
     }
 
     /// The built-in task that does `task`, if there is one.
     pub fn of(task: Task) -> Option<Self> {
-        Self::ALL.iter().copied().find(|builtin| builtin.name() == task.name())
+        Self::ALL.iter().copied().find(|builtin| builtin.task() == task)
     }
 }
 

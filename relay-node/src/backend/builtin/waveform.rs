@@ -12,9 +12,6 @@ use super::progress::Throttle;
 use super::source::Source;
 use super::{BuiltinTask, Output, OutputMedia, open_audio, rounded};
 
-/// Its parameters.
-pub(super) const PARAMS: &[&str] = &["points", "width", "height"];
-
 /// Collects the peaks and draws them.
 pub(super) fn run(
     params: &Params<'_>,
@@ -22,9 +19,9 @@ pub(super) fn run(
     limits: &Limits,
     progress: &mut Throttle<'_>,
 ) -> Result<Output, MediaError> {
-    let points = params.count("points", 800, 1..=10_000)? as usize;
-    let width = params.count("width", 800, 16..=4_096)?;
-    let height = params.count("height", 200, 16..=2_048)?;
+    let points = params.count("points", 800) as usize;
+    let width = params.count("width", 800);
+    let height = params.count("height", 200);
 
     let decoder = open_audio(BuiltinTask::Waveform, source)?.decoder(limits)?;
     let spec = decoder.spec.clone();

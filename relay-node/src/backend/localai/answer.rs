@@ -73,5 +73,5 @@ pub(super) fn vad(body: &[u8], duration: f64) -> Result<Output, BackendError> {
             json!({ "start": start, "end": if end == 0.0 { duration } else { end } })
         })
         .collect();
-    Ok(Output { result: json!({ "segments": segments, "duration": duration }), media: None })
+    Ok(Output { result: json!({ "segments": segments, "duration_s": duration }), media: None })
 }

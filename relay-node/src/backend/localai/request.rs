@@ -92,9 +92,11 @@ pub(super) async fn chat(call: &Call) -> Result<Value, BackendError> {
 pub(super) async fn speech(call: &Call) -> Result<Value, BackendError> {
     let mut body = json!({ "input": input_text(call).await? });
     add(&mut body, "model", call.model.clone().map(Value::String));
-    for (param, field) in [("voice", "voice"), ("language", "language"), ("format", "response_format")] {
-        add(&mut body, field, call.params.get(param).cloned());
+    for field in ["voice", "language"] {
+        add(&mut body, field, call.params.get(field).cloned());
     }
+    // LocalAI knows formats in lower case only.
+    add(&mut body, "response_format", text(&call.params, "format").map(|format| format.to_ascii_lowercase().into()));
     add(&mut body, "speed", number(&call.params, "speed"));
     Ok(body)
 }
