@@ -24,6 +24,9 @@ const STORE_FOLDER: &str = "objects";
 /// File in the data folder with the token that nodes show the coordinator.
 const TOKEN_FILE: &str = "node-token";
 
+/// Variables of the section that only the coordinator has.
+const TOPICS: &str = "RELAY__TOPICS__";
+
 /// Pause between two looks whether a node has heard from the coordinator.
 const HEARTBEAT_LOOK: Duration = Duration::from_millis(2);
 
@@ -38,7 +41,8 @@ pub struct Options {
     pub nodes: u32,
     /// LocalAI servers: URL or URL;slots=N.
     pub backends: Vec<String>,
-    /// `RELAY__…` variables for the nodes; those of `auth` and `telemetry` count for the coordinator too.
+    /// `RELAY__…` variables for the nodes; those of `auth` and `telemetry` count for the coordinator too, those of
+    /// `topics` for it alone.
     pub env: Map<String, String>,
     /// The log; `None` for the embedded one in the data folder.
     pub log: Option<Arc<dyn Log>>,
@@ -58,6 +62,10 @@ impl Options {
             log: None,
             builtin: None,
         }
+    }
+
+    fn env_of(&self, wanted: impl Fn(&str) -> bool) -> Map<String, String> {
+        self.env.iter().filter(|(name, _)| wanted(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }
 
@@ -122,7 +130,7 @@ impl Standalone {
 }
 
 fn node_settings(options: &Options, number: u32) -> anyhow::Result<relay_node::settings::Settings> {
-    let mut settings = relay_node::settings::Settings::load(None, options.env.clone())?;
+    let mut settings = relay_node::settings::Settings::load(None, options.env_of(|name| !name.starts_with(TOPICS)))?;
     settings.listen = if number == 1 { options.listen.clone() } else { format!("{}:0", host(&options.listen)?) };
     settings.node.name = format!("node-{number}");
     settings.node.advertised_url = "auto".to_owned();
@@ -131,9 +139,9 @@ fn node_settings(options: &Options, number: u32) -> anyhow::Result<relay_node::s
 }
 
 async fn start_coordinator(options: &Options, token: Option<&str>, log: Arc<dyn Log>) -> anyhow::Result<Coordinator> {
-    let shared = |name: &str| name.starts_with("RELAY__AUTH__") || name.starts_with("RELAY__TELEMETRY__");
-    let env = options.env.iter().filter(|(name, _)| shared(name)).map(|(name, value)| (name.clone(), value.clone()));
-    let mut settings = coordinator::Settings::load(None, env.collect())?;
+    let shared = ["RELAY__AUTH__", "RELAY__TELEMETRY__", TOPICS];
+    let env = options.env_of(|name| shared.iter().any(|section| name.starts_with(section)));
+    let mut settings = coordinator::Settings::load(None, env)?;
     settings.listen = "127.0.0.1:0".to_owned();
     settings.http.threads = 1;
     settings.backends.entries.clone_from(&options.backends);

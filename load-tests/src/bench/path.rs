@@ -15,8 +15,6 @@ use crate::broker::Broker;
 
 /// Unmeasured time before each measurement: the broker's just-in-time compiler works on new code for about that long.
 const WARM_UP: Duration = Duration::from_secs(12);
-/// Partitions of the raw topics: as many as the relay's lanes have.
-const PARTITIONS: u32 = 8;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -29,7 +27,10 @@ pub struct PathArguments {
     seconds: u64,
     /// Bytes of each request.
     #[arg(long, default_value_t = 512)]
-    bytes: usize,
+    pub(super) bytes: usize,
+    /// Partitions of the raw topics and of the relay's lane.
+    #[arg(long, default_value_t = 8)]
+    pub(super) partitions: u32,
     /// A broker to use; none starts one on this machine.
     #[arg(long, env = "KAFKA_BOOTSTRAP")]
     bootstrap: Option<String>,
@@ -58,7 +59,7 @@ pub async fn run(arguments: PathArguments) -> anyhow::Result<()> {
     let mut measured: Vec<(&str, usize, Times)> = Vec::new();
     for &count in &arguments.in_flight {
         eprintln!("{count} in flight …");
-        let raw = Arc::new(Raw::start(&bootstrap, PARTITIONS, arguments.bytes).await?);
+        let raw = Arc::new(Raw::start(&bootstrap, arguments.partitions, arguments.bytes).await?);
         let requester = raw.clone();
         let request = move |number| {
             let raw = requester.clone();
@@ -69,12 +70,12 @@ pub async fn run(arguments: PathArguments) -> anyhow::Result<()> {
         drop(raw);
         let log = Arc::new(KafkaLog::connect(KafkaSettings::single_broker(&bootstrap))?);
         // One cluster has one store, over restarts too.
-        let relay = Arc::new(Relay::start(&folder.path().join("relay"), Some(log), arguments.bytes).await?);
+        let relay = Arc::new(Relay::start(&folder.path().join("relay"), Some(log), &arguments).await?);
         measured.push(("relay on Kafka, submit to completed", count, relayed(&relay, count, measure).await?));
         relay.stop().await?;
         if arguments.local {
             let local = folder.path().join(format!("local-{count}"));
-            let relay = Arc::new(Relay::start(&local, None, arguments.bytes).await?);
+            let relay = Arc::new(Relay::start(&local, None, &arguments).await?);
             measured.push(("relay on LocalLog, submit to completed", count, relayed(&relay, count, measure).await?));
             relay.stop().await?;
         }
@@ -96,7 +97,11 @@ async fn relayed(relay: &Arc<Relay>, count: usize, measure: Duration) -> anyhow:
 }
 
 fn report(arguments: &PathArguments, measured: &[(&str, usize, Times)]) -> Report {
-    let settings = serde_json::json!({ "bytes": arguments.bytes, "seconds": arguments.seconds });
+    let settings = serde_json::json!({
+        "bytes": arguments.bytes,
+        "seconds": arguments.seconds,
+        "partitions": arguments.partitions,
+    });
     let mut report = Report::new("bench path", settings);
     for (what, count, times) in measured {
         report.rows.push(Row {

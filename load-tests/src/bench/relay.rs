@@ -16,6 +16,8 @@ use relay_runtime::settings::Map;
 use standalone::{Options, Standalone};
 use tokio_util::sync::CancellationToken;
 
+use super::path::PathArguments;
+
 /// Longest wait for an answer or an event.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -47,9 +49,16 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Starts a relay on `log`, or on the embedded log without one, and connects to it.
-    pub(super) async fn start(folder: &Path, log: Option<Arc<dyn Log>>, value_bytes: usize) -> anyhow::Result<Self> {
-        // As many slots as jobs: a backend that takes no time has no limit either.
-        let env = Map::from([("RELAY__BUILTIN__SLOTS".to_owned(), "1024".to_owned())]);
+    pub(super) async fn start(
+        folder: &Path,
+        log: Option<Arc<dyn Log>>,
+        arguments: &PathArguments,
+    ) -> anyhow::Result<Self> {
+        let env = Map::from([
+            // As many slots as jobs: a backend that takes no time has no limit either.
+            ("RELAY__BUILTIN__SLOTS".to_owned(), "1024".to_owned()),
+            ("RELAY__TOPICS__LANE_PARTITIONS".to_owned(), arguments.partitions.to_string()),
+        ]);
         let options = Options { log, env, builtin: Some(Arc::new(Instantly)), ..Options::new(folder) };
         let (ready, url) = tokio::sync::oneshot::channel();
         let stop = CancellationToken::new();
@@ -68,7 +77,7 @@ impl Relay {
         Ok(Self {
             hops: Mutex::default(),
             client,
-            value: Bytes::from(vec![7; value_bytes]),
+            value: Bytes::from(vec![7; arguments.bytes]),
             stop,
             thread: Mutex::new(Some(thread)),
         })
