@@ -15,9 +15,11 @@ const PAST_PARTIALS_MAX: usize = 4_096;
 
 /// Which of a job's events to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum Range {
     /// Only the durable ones.
     Durable,
+    /// Only the durable ones from this offset of their partition on.
+    DurableFrom(u64),
     /// `partial` and `progress` too.
     All,
 }
@@ -31,12 +33,15 @@ pub async fn past(
     records: &EventRecords,
     job_id: JobId,
     tenant: &str,
-    which: Which,
+    range: Range,
 ) -> Result<Vec<RoutedEvent>, LogError> {
-    let start = job_id.made_at_ms().map_or(Start::Earliest, |ms| Start::Time(ms.saturating_sub(CLOCK_SKEW_MS_MAX)));
+    let start = match range {
+        Range::DurableFrom(offset) => Start::Offset(offset),
+        _ => job_id.made_at_ms().map_or(Start::Earliest, |ms| Start::Time(ms.saturating_sub(CLOCK_SKEW_MS_MAX))),
+    };
     let [durable, partials] = records.places(job_id.reply_partition(records.partitions()));
     let mut open = vec![durable];
-    if which == Which::All {
+    if range == Range::All {
         open.push(partials);
     }
     let mut reader = log.read(open.iter().map(|at| (at.clone(), start)).collect()).await?;

@@ -11,7 +11,8 @@ use relay_protocol::{JobError, JobId};
 use tokio::sync::mpsc;
 
 use super::submit::log_error;
-use crate::events::hub::{Lagging, Sink, WatchGuard, WatchSpec};
+use crate::events::feed::{Lagging, Past, Sink};
+use crate::events::hub::{WatchGuard, WatchSpec};
 use crate::events::order::{Delivered, Order};
 use crate::events::route::RoutedEvent;
 use crate::state::NodeState;
@@ -54,7 +55,7 @@ pub async fn stream(
         ready: VecDeque::new(),
         guard: None,
     };
-    watch.begin().await?;
+    watch.begin(Past::Whole).await?;
     let body = futures_util::stream::unfold(watch, |mut watch| async move {
         let next = watch.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(next), watch))
@@ -67,8 +68,8 @@ pub async fn stream(
 }
 
 impl Watch {
-    async fn begin(&mut self) -> Result<(), JobError> {
-        let spec = WatchSpec { job_id: self.job_id, tenant: self.tenant.clone(), fresh: false };
+    async fn begin(&mut self, past: Past) -> Result<(), JobError> {
+        let spec = WatchSpec { job_id: self.job_id, tenant: self.tenant.clone(), past };
         let guard = self.node.online()?.hub.watch(spec, self.sink.clone()).await.map_err(log_error)?;
         self.guard = Some(guard);
         Ok(())
@@ -93,7 +94,9 @@ impl Watch {
                 Delivered::One(event) => self.ready.push_back(frame(&event)),
                 Delivered::Two(receipt, event) => self.ready.extend([frame(&receipt), frame(&event)]),
             }
-            if !self.sink.lagging.take().is_empty() && self.begin().await.is_err() {
+            if let Some((_, past)) = self.sink.lagging.take().pop()
+                && self.begin(past).await.is_err()
+            {
                 // The client comes back with its last id.
                 return None;
             }

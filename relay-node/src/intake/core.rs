@@ -39,6 +39,8 @@ pub enum Effect<P> {
     Cancel(Key),
     /// Drop the run of this job: it is somebody else's now.
     Abandon(Key),
+    /// Other jobs may end in a moment and share the commit: call [`Core::gathered`] then.
+    Gather,
     /// Commit; answered by [`Core::committed`] or [`Core::not_committed`]. One at a time.
     Commit(Batch<P>),
     /// Stop or go on reading a partition.
@@ -80,6 +82,7 @@ pub struct Core<P> {
     running_jobs: HashMap<JobId, (Key, String)>,
     finished: Vec<(Key, u64, P)>,
     committing: bool,
+    gathering: bool,
     in_commit: HashSet<u32>,
     draining: bool,
 }
@@ -95,6 +98,7 @@ impl<P> Core<P> {
             running_jobs: HashMap::new(),
             finished: Vec::new(),
             committing: false,
+            gathering: false,
             in_commit: HashSet::new(),
             draining: false,
         }
@@ -275,23 +279,50 @@ impl<P> Core<P> {
         })
     }
 
+    /// The time to gather is over.
+    pub fn gathered(&mut self) -> Vec<Effect<P>> {
+        self.gathering = false;
+        let mut effects: Vec<_> = self.commit().into_iter().collect();
+        effects.extend(self.releases());
+        effects
+    }
+
     /// The next commit, if there is something to commit and none is under way.
-    pub fn settle(&mut self) -> Vec<Effect<P>> {
+    fn settle(&mut self) -> Vec<Effect<P>> {
         let mut effects = Vec::new();
-        if !self.committing && !self.finished.is_empty() {
-            let jobs = std::mem::take(&mut self.finished);
-            for ((partition, offset), _, _) in &jobs {
-                self.in_commit.insert(*partition);
-                if let Some(owned) = self.partitions.get_mut(partition) {
-                    owned.tracker.finish(*offset);
-                }
-            }
-            let offsets = self.in_commit.iter().filter_map(|number| self.offset(*number)).collect();
-            self.committing = true;
-            effects.push(Effect::Commit(Batch { jobs, offsets }));
+        if self.gathering {
+            // It comes when the time is over.
+        } else if self.is_worth_gathering() {
+            self.gathering = true;
+            effects.push(Effect::Gather);
+        } else {
+            effects.extend(self.commit());
         }
         effects.extend(self.releases());
         effects
+    }
+
+    /// Jobs that were read together end together: without a pause the first of them has a transaction to itself, and all
+    /// others wait for it.
+    fn is_worth_gathering(&self) -> bool {
+        let in_a_hurry = self.draining || self.partitions.values().any(|owned| owned.revoking);
+        !self.committing && !self.finished.is_empty() && !self.running.is_empty() && !in_a_hurry
+    }
+
+    fn commit(&mut self) -> Option<Effect<P>> {
+        if self.committing || self.finished.is_empty() {
+            return None;
+        }
+        let jobs = std::mem::take(&mut self.finished);
+        for ((partition, offset), _, _) in &jobs {
+            self.in_commit.insert(*partition);
+            if let Some(owned) = self.partitions.get_mut(partition) {
+                owned.tracker.finish(*offset);
+            }
+        }
+        let offsets = self.in_commit.iter().filter_map(|number| self.offset(*number)).collect();
+        self.committing = true;
+        Some(Effect::Commit(Batch { jobs, offsets }))
     }
 
     fn offset(&self, number: u32) -> Option<CommitOffset> {

@@ -28,6 +28,8 @@ enum Step {
     End(usize),
     /// A run that was abandoned ends all the same, the n-th of them.
     EndLate(usize),
+    /// The time to gather is over.
+    Gathered,
     /// What becomes of the commit under way.
     Settle(Fate),
     Assign(u32),
@@ -59,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => partition.clone().prop_map(Step::ControlRead),
         6 => any::<usize>().prop_map(Step::End),
         2 => any::<usize>().prop_map(Step::EndLate),
+        4 => Just(Step::Gathered),
         5 => (prop::bool::weighted(0.8), prop::bool::weighted(0.3))
             .prop_map(|(succeeds, in_doubt)| Step::Settle(Fate { succeeds, in_doubt })),
         2 => partition.clone().prop_map(Step::Assign),
@@ -101,6 +104,7 @@ struct World {
     /// Jobs that ran under the current epoch of their partition.
     ran: BTreeSet<Key>,
     batch: Option<Batch<u64>>,
+    gathering: bool,
     epochs: u64,
     committed: HashMap<u32, Committed>,
     ended: BTreeSet<Key>,
@@ -148,6 +152,7 @@ impl World {
             abandoned: Vec::new(),
             ran: BTreeSet::new(),
             batch: None,
+            gathering: false,
             epochs: 0,
             committed: HashMap::new(),
             ended: BTreeSet::new(),
@@ -173,6 +178,7 @@ impl World {
                     self.carry_out(effects);
                 }
             }
+            Step::Gathered => self.gathered(),
             Step::Settle(fate) => self.settle(fate),
             Step::Assign(partition) => self.assign(partition),
             Step::Revoke(partition) => {
@@ -224,6 +230,7 @@ impl World {
         while let Some(key) = self.running.keys().next().copied() {
             self.end(key);
         }
+        self.gathered();
         while self.batch.is_some() {
             self.settle(COMMITTED);
         }
@@ -238,6 +245,14 @@ impl World {
         self.waiting.clear();
         self.abandoned.clear();
         self.batch = None;
+        self.gathering = false;
+    }
+
+    fn gathered(&mut self) {
+        if std::mem::take(&mut self.gathering) {
+            let effects = self.core.gathered();
+            self.carry_out(effects);
+        }
     }
 
     fn is_admitted(&self, key: Key) -> bool {
@@ -349,8 +364,14 @@ impl World {
                     assert!(self.running.remove(&key).is_some(), "only a running job is abandoned");
                     self.abandoned.push((key, self.owned[&key.0].epoch));
                 }
+                Effect::Gather => {
+                    assert!(self.core.running() > 0 && !self.draining, "nothing else can end");
+                    assert!(!self.gathering && self.batch.is_none(), "one commit at a time");
+                    self.gathering = true;
+                }
                 Effect::Commit(batch) => {
                     assert!(self.batch.is_none(), "one commit at a time");
+                    assert!(!self.gathering, "it waits for others");
                     for (key, epoch, ran_under) in &batch.jobs {
                         assert_eq!(ran_under, epoch, "the outcome of {key:?} is of another epoch");
                         assert_eq!(*epoch, self.owned[&key.0].epoch, "the outcome of {key:?} is of an earlier epoch");
@@ -437,6 +458,7 @@ impl World {
                 self.apply(Step::Read(partition));
             }
             self.apply(Step::End(0));
+            self.apply(Step::Gathered);
             self.apply(Step::Settle(COMMITTED));
             self.check_at_rest();
         }
@@ -469,6 +491,7 @@ fn a_batch_of_unknown_fate_counts_only_if_all_of_it_is_there() {
     world.apply(Step::ControlRead(0));
     (0..2).for_each(|_| world.apply(Step::Read(0)));
     (0..2).for_each(|_| world.apply(Step::End(0)));
+    world.apply(Step::Gathered);
     let first = world.batch.as_ref().expect("a commit");
     let [offset] = &first.offsets[..] else { panic!("one partition") };
     let committed = Committed { next: offset.next, metadata: offset.metadata.clone() };
@@ -488,6 +511,7 @@ fn the_offset_passes_what_an_earlier_owner_finished_beyond_it() {
     take(&mut world);
     (0..2).for_each(|_| world.apply(Step::Read(0)));
     world.end((0, 1));
+    world.apply(Step::Gathered);
     world.apply(Step::Settle(COMMITTED));
     world.apply(Step::Crash);
     assert_eq!(world.committed[&0].next, 0, "job 0 is not finished");

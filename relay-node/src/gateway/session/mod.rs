@@ -9,6 +9,7 @@ use actix_ws::AggregatedMessage;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use relay_protocol::hello::{ErrorV1, GoodbyeV1, PingV1, PongV1};
+use relay_protocol::limits::SESSION_JOBS_MAX;
 use relay_protocol::message::KINDS;
 use relay_protocol::session::{
     AcceptedV1, CancelV1, EventV1, FetchV1, ResumeV1, StatusV1, SubmitV1, UnwatchV1, UploadBeginV1, UploadChunkV1,
@@ -24,15 +25,16 @@ use super::sessions::{SessionEntry, SessionFacts};
 use super::submit::Accepted;
 use super::upload::Uploads;
 use crate::audit::Actor;
-use crate::events::hub::{Lagging, Sink, WatchGuard};
+use crate::events::feed::{Lagging, Sink};
+use crate::events::hub::WatchGuard;
 use crate::events::order::{Delivered, Order};
 use crate::events::route::RoutedEvent;
 use crate::state::NodeState;
 
 mod requests;
 
-/// Events that may wait for one session's socket.
-const EVENTS_MAX: usize = 1_024;
+/// Events that may wait for one session's socket: the durable ones of as many jobs as it may watch.
+const EVENTS_MAX: usize = 4 * SESSION_JOBS_MAX;
 /// Events sent before the session looks at its other work again.
 const EVENTS_AT_ONCE: usize = 64;
 /// Answers of its requests that may wait for one session's socket.
@@ -264,11 +266,11 @@ impl Session {
             let Some(Some(event)) = events.recv().now_or_never() else { break };
             self.on_event(event).await?;
         }
-        for job_id in self.sink.lagging.take() {
+        for (job_id, past) in self.sink.lagging.take() {
             if let Some(watched) = self.jobs.get(&job_id) {
                 let after_seq = watched.order.last_seq();
                 metrics::counter!("relay_watches_lagging_total").increment(1);
-                self.begin_watch(0, job_id, after_seq, false);
+                self.begin_watch(0, job_id, after_seq, past, false);
             }
         }
         Ok(())

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
 
 use super::{End, Reply, Session, Watched, encode, head};
+use crate::events::feed::Past;
 use crate::events::hub::WatchSpec;
 use crate::events::order::Order;
 use crate::gateway::jobs;
@@ -50,7 +51,7 @@ impl Session {
             let outcome = async {
                 let guard = match watch {
                     true => {
-                        let spec = WatchSpec { job_id, tenant, fresh: true };
+                        let spec = WatchSpec { job_id, tenant, past: Past::Unwritten };
                         Some(node.online()?.hub.watch(spec, sink).await.map_err(submit::log_error)?)
                     }
                     false => None,
@@ -119,12 +120,12 @@ impl Session {
         let (request, job_id) = (watch.request, watch.job_id);
         self.allow(request, Scope::JobsRead, "jobs.events")?;
         self.room_for(request, job_id)?;
-        self.begin_watch(request, job_id, watch.after_seq, true);
+        self.begin_watch(request, job_id, watch.after_seq, Past::Whole, true);
         Ok(())
     }
 
     /// Watches from the log; with `check`, an unknown job is an error.
-    pub(super) fn begin_watch(&mut self, request: u64, job_id: JobId, after_seq: u64, check: bool) {
+    pub(super) fn begin_watch(&mut self, request: u64, job_id: JobId, after_seq: u64, past: Past, check: bool) {
         self.jobs.insert(job_id, Watched { order: Order::after(after_seq), guard: None, held: None });
         self.count_jobs();
         let (node, tenant, sink, replies) =
@@ -134,7 +135,7 @@ impl Session {
                 if check {
                     submit::past(&node, &tenant, job_id).await?;
                 }
-                let spec = WatchSpec { job_id, tenant, fresh: false };
+                let spec = WatchSpec { job_id, tenant, past };
                 node.online()?.hub.watch(spec, sink).await.map_err(submit::log_error)
             };
             let outcome = outcome.await;
@@ -153,7 +154,7 @@ impl Session {
         self.audit("resumed", json!({ "of": resume.resume_token, "jobs": resume.jobs.len() }));
         self.send(&ResumedV1 { request: resume.request, jobs: resume.jobs.len() as u32 }, b"").await?;
         for (job_id, after_seq) in resume.jobs {
-            self.begin_watch(resume.request, job_id, after_seq, false);
+            self.begin_watch(resume.request, job_id, after_seq, Past::Whole, false);
         }
         Ok(())
     }

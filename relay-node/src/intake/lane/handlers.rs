@@ -66,8 +66,9 @@ impl Handler<JobEnded> for Lane {
 impl Handler<Settled> for Lane {
     type Result = ();
 
-    fn handle(&mut self, Settled { batch, fate }: Settled, ctx: &mut Self::Context) {
+    fn handle(&mut self, Settled { batch, fate, took }: Settled, ctx: &mut Self::Context) {
         let now = self.now_ms();
+        self.commit_took = took;
         let effects = match fate {
             Fate::Committed => self.core.committed(&batch.offsets, now),
             Fate::NotCommitted(lost) => {

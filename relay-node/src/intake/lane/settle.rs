@@ -26,7 +26,8 @@ impl Lane {
                 Ok(()) => Fate::Committed,
                 Err(error) => not_committed(&*log, &group, &batch, error).await,
             };
-            metrics::histogram!("relay_commit_seconds").record(began.elapsed().as_secs_f64());
+            let took = began.elapsed();
+            metrics::histogram!("relay_commit_seconds").record(took.as_secs_f64());
             if matches!(fate, Fate::Committed) {
                 for (_, _, payload) in &mut batch.jobs {
                     if let Some((tenant, event)) = payload.tell_here.take() {
@@ -34,7 +35,7 @@ impl Lane {
                     }
                 }
             }
-            tell(&addr, Settled { batch, fate }).await;
+            tell(&addr, Settled { batch, fate, took }).await;
         });
     }
 }

@@ -1,0 +1,135 @@
+use relay_log::port::{Topic, TopicPartition};
+use relay_protocol::record::{HEADER_EVENT, HEADER_SEQ, HEADER_TENANT};
+use tokio::sync::mpsc;
+
+use super::*;
+
+const TENANT: &str = "a";
+
+fn job() -> JobId {
+    JobId::new(1_700_000_000_000, 3, 42)
+}
+
+fn record(offset: u64, kind: EventKind, seq: u64) -> LogRecord {
+    let text = |text: &str| bytes::Bytes::copy_from_slice(text.as_bytes());
+    LogRecord {
+        at: TopicPartition::new(Topic::from("events"), 0),
+        offset,
+        key: Some(text(&job().to_string())),
+        value: Some(text("{}")),
+        headers: vec![
+            (HEADER_TENANT.to_owned(), text(TENANT)),
+            (HEADER_SEQ.to_owned(), text(&seq.to_string())),
+            (HEADER_EVENT.to_owned(), text(kind.name())),
+        ],
+        timestamp_ms: 0,
+    }
+}
+
+fn here(kind: EventKind, seq: u64) -> RoutedEvent {
+    RoutedEvent { job_id: job(), seq, kind, json: bytes::Bytes::from_static(b"{}") }
+}
+
+struct Watched {
+    feed: Feed,
+    sink: Sink,
+    events: mpsc::Receiver<RoutedEvent>,
+}
+
+impl Watched {
+    fn new(room: usize, past: Past) -> Self {
+        let (sender, events) = mpsc::channel(room);
+        let (feed, sink) = (Feed::default(), Sink { events: sender, lagging: Lagging::default() });
+        feed.add(job(), Watcher::new(1, TENANT.into(), sink.clone(), past));
+        Self { feed, sink, events }
+    }
+
+    fn read(&self, offset: u64, kind: EventKind, seq: u64) {
+        self.feed.deliver(job(), &record(offset, kind, seq));
+    }
+
+    fn seqs(&mut self) -> Vec<u64> {
+        std::iter::from_fn(|| self.events.try_recv_now()).map(|event| event.seq).collect()
+    }
+}
+
+trait TryRecvNow {
+    fn try_recv_now(&mut self) -> Option<RoutedEvent>;
+}
+
+impl TryRecvNow for mpsc::Receiver<RoutedEvent> {
+    fn try_recv_now(&mut self) -> Option<RoutedEvent> {
+        futures_util::FutureExt::now_or_never(self.recv()).flatten()
+    }
+}
+
+#[test]
+fn what_was_delivered_here_is_not_queued_again() {
+    let mut watched = Watched::new(8, Past::Unwritten);
+    watched.feed.deliver_here(TENANT, &here(EventKind::Started, 10));
+    watched.feed.deliver_here(TENANT, &here(EventKind::Completed, 20));
+    watched.read(0, EventKind::Accepted, 1);
+    watched.read(1, EventKind::Started, 10);
+    watched.read(2, EventKind::Completed, 20);
+    assert_eq!(watched.seqs(), [10, 20]);
+    assert!(watched.sink.lagging.take().is_empty());
+}
+
+#[test]
+fn what_does_not_fit_here_comes_by_the_reader_and_nothing_before_it() {
+    let mut watched = Watched::new(1, Past::Unwritten);
+    watched.feed.deliver_here(TENANT, &here(EventKind::Accepted, 1));
+    watched.feed.deliver_here(TENANT, &here(EventKind::Started, 10));
+    assert_eq!(watched.seqs(), [1]);
+    watched.feed.deliver_here(TENANT, &here(EventKind::Completed, 20));
+    assert!(watched.seqs().is_empty(), "completed came before started");
+    watched.read(1, EventKind::Started, 10);
+    assert_eq!(watched.seqs(), [10]);
+    watched.read(2, EventKind::Completed, 20);
+    assert_eq!(watched.seqs(), [20]);
+    assert!(watched.sink.lagging.take().is_empty());
+}
+
+#[test]
+fn a_watcher_that_lags_gets_nothing_until_it_watches_from_there() {
+    let mut watched = Watched::new(1, Past::Unwritten);
+    watched.read(5, EventKind::Accepted, 1);
+    watched.read(6, EventKind::Started, 10);
+    assert_eq!(watched.seqs(), [1]);
+    watched.read(7, EventKind::Completed, 20);
+    assert!(watched.seqs().is_empty(), "completed came before started");
+    assert_eq!(watched.sink.lagging.take(), [(job(), Past::From(6))]);
+}
+
+#[test]
+fn partials_leave_room_for_what_must_not_be_lost() {
+    let mut watched = Watched::new(8, Past::Unwritten);
+    watched.read(0, EventKind::Started, 10);
+    (11..30).for_each(|seq| watched.read(0, EventKind::Partial, seq));
+    watched.read(1, EventKind::Retrying, 30);
+    watched.read(2, EventKind::Started, 40);
+    assert!(watched.sink.lagging.take().is_empty());
+    assert_eq!(watched.seqs(), [10, 11, 12, 13, 30, 40]);
+}
+
+#[tokio::test]
+async fn a_past_comes_before_what_came_while_it_was_read() {
+    let mut watched = Watched::new(8, Past::Whole);
+    watched.read(3, EventKind::Completed, 20);
+    assert!(watched.seqs().is_empty());
+    let past = vec![here(EventKind::Accepted, 1), here(EventKind::Started, 10)];
+    watched.feed.go_live(job(), 1, past, &watched.sink).await;
+    assert_eq!(watched.seqs(), [1, 10, 20]);
+}
+
+#[test]
+fn other_tenants_get_nothing() {
+    let (sender, events) = mpsc::channel(8);
+    let sink = Sink { events: sender, lagging: Lagging::default() };
+    let feed = Feed::default();
+    feed.add(job(), Watcher::new(1, "b".into(), sink.clone(), Past::Unwritten));
+    let mut watched = Watched { feed, sink, events };
+    watched.read(0, EventKind::Started, 10);
+    watched.feed.deliver_here(TENANT, &here(EventKind::Completed, 20));
+    assert!(watched.seqs().is_empty());
+}
