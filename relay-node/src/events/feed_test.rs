@@ -1,3 +1,5 @@
+//! What a watcher gets when its channel has room, is full, or is still being filled with the past.
+
 use relay_log::port::{Topic, TopicPartition};
 use relay_protocol::record::{HEADER_EVENT, HEADER_SEQ, HEADER_TENANT};
 use tokio::sync::mpsc;
