@@ -121,6 +121,9 @@ pub struct Event {
     /// `retrying` and the terminal events but `completed`: what went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,
+    /// Terminal events: the job with the same idempotency key whose end this one repeats; this one did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_of: Option<JobId>,
     /// Terminal events: seq of the last `partial` or `progress` of the attempt, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_partial_seq: Option<u64>,
@@ -211,6 +214,7 @@ impl Event {
             retry_at: None,
             result: None,
             error: None,
+            duplicate_of: None,
             last_partial_seq: None,
             hops: Vec::new(),
             traceparent: None,
