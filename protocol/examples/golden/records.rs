@@ -37,6 +37,7 @@ pub(crate) fn vectors() -> Result<Vec<Vector>, Box<dyn Error>> {
     }
     vectors.push(("ids".to_owned(), pretty(&ids())?));
     vectors.push(("partitions".to_owned(), pretty(&partitions())?));
+    vectors.push(("bodies".to_owned(), pretty(&bodies()?)?));
     Ok(vectors)
 }
 
@@ -185,4 +186,14 @@ fn partitions() -> Value {
         keyed(&partition::job_key("team-a", Some("order-4711"), job_id())),
         keyed(&partition::job_key("team-a", None, job_id())),
     ])
+}
+
+/// What each of the jobs above does.
+fn bodies() -> Result<Value, Box<dyn Error>> {
+    let mut bodies = Vec::new();
+    for (case, json) in jobs() {
+        let job: Job = serde_json::from_value(json)?;
+        bodies.push(json!({ "job": format!("record.job.{case}"), "body_sha256": hex::encode(job.body_sha256()) }));
+    }
+    Ok(Value::from(bodies))
 }
