@@ -96,7 +96,7 @@ pub struct Event {
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: u64,
-    /// `accepted` and `started`: where the job lies in its lane.
+    /// `accepted`, `started` and the terminal event of a job that never started: where the job lies in its lane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
     /// `started`: who works on it.

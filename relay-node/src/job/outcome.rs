@@ -83,6 +83,8 @@ fn terminal(job: &Delivered, ended: &Ended) -> Event {
         _ => None,
     };
     event.error = ended.outcome.error().cloned();
+    // No `started` tells it, and the receipt of a job that ends at once may come late.
+    event.place = (ended.attempt == 0).then(|| job.place.clone());
     event.duplicate_of = ended.duplicate_of;
     event.last_partial_seq = ended.last_partial_seq;
     event.hops = ended.hops.clone();
