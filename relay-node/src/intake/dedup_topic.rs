@@ -33,14 +33,19 @@ pub async fn read(reading: Reading, mut partitions: Vec<Followed>, said: mpsc::S
     let stops: Vec<_> = partitions.iter().map(|one| one.stop.clone()).collect();
     let stopped = futures_util::future::join_all(stops.iter().map(|stop| stop.cancelled()));
     tokio::select! {
-        () = reading.all(&mut partitions, &said) => {}
+        biased;
         _ = stopped => {}
+        () = reading.all(&mut partitions, &said) => {}
     }
 }
 
 impl Reading {
     async fn all(&self, partitions: &mut Vec<Followed>, said: &mpsc::Sender<Said>) {
-        while !partitions.is_empty() {
+        loop {
+            partitions.retain(|one| !one.stop.is_cancelled());
+            if partitions.is_empty() {
+                return;
+            }
             match self.some(partitions, said).await {
                 Ok(()) => {}
                 Err(LogError::Closed) => return,
@@ -49,7 +54,6 @@ impl Reading {
                     tokio::time::sleep(READ_RETRY).await;
                 }
             }
-            partitions.retain(|one| !one.stop.is_cancelled());
         }
     }
 

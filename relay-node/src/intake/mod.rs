@@ -16,6 +16,8 @@ mod core_test;
 #[cfg(test)]
 mod dedup_test;
 #[cfg(test)]
+mod dedup_topic_test;
+#[cfg(test)]
 mod room_test;
 #[cfg(test)]
 mod same_test;
