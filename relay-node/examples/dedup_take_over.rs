@@ -1,7 +1,7 @@
 //! Measures how long a new owner reads what ended: `KAFKA_BOOTSTRAP=… cargo run --release -p relay-node --example
 //! dedup_take_over [ENTRIES] [PARTITIONS]`.
 //!
-//! Each partition has ENTRIES (100,000, the default of `dedup.entries_max`); all are read by one reader, as after the death
+//! Each partition has ENTRIES (50,000, the default of `dedup.entries_max`); all are read by one reader, as after the death
 //! of a node that had them all.
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const HOUR_MS: u64 = 3_600_000;
 async fn main() -> anyhow::Result<()> {
     let brokers = std::env::var("KAFKA_BOOTSTRAP").context("set KAFKA_BOOTSTRAP, see deploy/kafka-dev/kafka.sh")?;
     let mut numbers = std::env::args().skip(1).map(|text| text.parse::<u64>());
-    let entries = numbers.next().transpose()?.unwrap_or(100_000);
+    let entries = numbers.next().transpose()?.unwrap_or(50_000);
     let partitions = u32::try_from(numbers.next().transpose()?.unwrap_or(1))?;
     let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(KafkaSettings::single_broker(&brokers))?);
     let now_ms = SystemClock.now_ms();
