@@ -81,7 +81,7 @@ pub(crate) struct SubmitArgs {
     /// batch, normal or interactive
     #[arg(long, default_value = "normal", value_parser = |text: &str| text.parse::<Priority>())]
     pub(crate) priority: Priority,
-    /// Idempotency key: two submits with the same key are the same job
+    /// Idempotency key: of the jobs with the same key one runs, the others end as it does
     #[arg(long)]
     pub(crate) key: Option<String>,
     /// End the job at this time (RFC 3339, or +30s from now)

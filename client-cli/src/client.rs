@@ -108,7 +108,8 @@ impl Client {
     ) -> Result<(Receipt, Option<(mpsc::Receiver<ClientEvent>, Arc<JobShared>)>), ClientError> {
         let partition = self.facts.borrow().reply_partition;
         let job_id = job.job_id.unwrap_or_else(|| JobId::new(now_ms(), partition, random_u64()));
-        let mut again = false;
+        // A job that the caller named may have been submitted before: its past counts then.
+        let mut again = job.job_id.is_some();
         loop {
             let Some((input, payload)) = self.input(job, progress).await? else {
                 continue;

@@ -42,7 +42,7 @@ pub struct JobRequest {
     pub lane: String,
     /// Order among waiting jobs.
     pub priority: Priority,
-    /// Two submits of a tenant and lane with the same key are the same job.
+    /// Of the jobs of a tenant and lane with the same key one runs; the others end as it does.
     pub idempotency_key: Option<String>,
     /// Ended at this time, in milliseconds since the Unix epoch.
     pub deadline_ms: Option<u64>,
@@ -109,7 +109,7 @@ impl std::fmt::Debug for JobHandle {
 }
 
 impl JobHandle {
-    /// Identity of the job; another than asked for if the idempotency key names an earlier job.
+    /// Identity of the job.
     pub fn job_id(&self) -> JobId {
         self.job_id
     }

@@ -103,6 +103,8 @@ error_codes! {
     UnknownJob "unknown_job" 404 false;
     /// The job has no result media.
     NoResult "no_result" 404 false;
+    /// The idempotency key is that of another job of the tenant and lane, which does something else.
+    IdempotencyKeyReused "idempotency_key_reused" 409 false;
     /// The job had ended before.
     AlreadyEnded "already_ended" 409 false;
     /// No token, or not a valid one.

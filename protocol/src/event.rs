@@ -96,7 +96,7 @@ pub struct Event {
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: u64,
-    /// `accepted` and `started`: where the job lies in its lane.
+    /// `accepted`, `started` and the terminal event of a job that never started: where the job lies in its lane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
     /// `started`: who works on it.
@@ -121,6 +121,9 @@ pub struct Event {
     /// `retrying` and the terminal events but `completed`: what went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,
+    /// Terminal events: the job with the same idempotency key whose end this one repeats; this one did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_of: Option<JobId>,
     /// Terminal events: seq of the last `partial` or `progress` of the attempt, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_partial_seq: Option<u64>,
@@ -211,6 +214,7 @@ impl Event {
             retry_at: None,
             result: None,
             error: None,
+            duplicate_of: None,
             last_partial_seq: None,
             hops: Vec::new(),
             traceparent: None,

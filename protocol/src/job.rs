@@ -41,7 +41,7 @@ pub struct Job {
     /// Order among waiting jobs.
     #[serde(default)]
     pub priority: Priority,
-    /// Two jobs of a tenant and lane with the same key are the same job.
+    /// Of the jobs of a tenant and lane with the same key one runs; the others end as it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Not started after this, and ended at it.

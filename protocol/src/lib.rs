@@ -13,6 +13,7 @@ pub mod event;
 pub mod frame;
 pub mod hello;
 pub mod id;
+mod identity;
 pub mod job;
 pub mod limits;
 pub mod message;

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error_code::ErrorCode;
-use crate::event::JobError;
+use crate::event::{EventKind, JobError, Place};
 use crate::frame::{self, DecodeError};
 use crate::id::JobId;
+use crate::identity::hex;
 use crate::job::{Hop, InlineMedia, Input, InputHeadV1, Job, JobHeadV1, Priority, StoredObject};
 use crate::limits::is_sha256;
 use crate::message::Message;
@@ -23,6 +24,9 @@ pub const HEADER_SEQ: &str = "relay-seq";
 pub const HEADER_EVENT: &str = "relay-event";
 /// Header of a job's record: the gateway that wrote it will append the `accepted` event itself.
 pub const HEADER_GATEWAY: &str = "relay-gateway";
+/// Header of a job's record that its producer had placed in another partition than its key's: `topic/partition/offset` of
+/// the original. Such a record is not moved again.
+pub const HEADER_MOVED: &str = "relay-moved";
 /// Header of any record: W3C trace context.
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 
@@ -145,10 +149,6 @@ fn object_head(object: &StoredObject) -> Result<InputHeadV1, DecodeError> {
     Ok(InputHeadV1::Object(object.path.clone(), object.bytes, sha256, object.name.clone(), object.media_type.clone()))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unhex(text: &str) -> Option<[u8; 32]> {
     if !is_sha256(text) {
         return None; // from_str_radix alone would take "+f"
@@ -211,6 +211,39 @@ pub struct StartedJob {
     pub offset: u64,
     /// Number of the attempt, from 1.
     pub attempt: u32,
+}
+
+/// A record of a lane's dedup topic: a job of the same-numbered partition that ended, written in the transaction that ended
+/// it. The record's key is that of a job's record ([`crate::partition::job_key`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DedupEntry {
+    /// The job.
+    pub job_id: JobId,
+    /// Whose.
+    pub tenant: String,
+    /// The key that stands for this job until `expires_at`; without one it is its id alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// With `idempotency_key`: [`Job::body_sha256`] in lower-case hex; the key with another body is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_sha256: Option<String>,
+    /// Where it lies in its lane.
+    pub place: Place,
+    /// How it ended; its terminal event in [`crate::topics::EVENTS`] holds the result.
+    pub outcome: EventKind,
+    /// Number of its terminal event.
+    pub seq: u64,
+    /// When it ended: also the time of the terminal event and of its record.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub ended_at: u64,
+    /// The job whose end it repeated, if it did not run because of that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate_of: Option<JobId>,
+    /// From then on the same key or id is new work.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub expires_at: u64,
 }
 
 /// Header of a dead letter: why, as [`JobError`] in JSON. The record's value and key are the original's.

@@ -42,7 +42,7 @@ pub struct SubmitV1 {
     pub media_type: String,
     /// 0 batch, 1 normal, 2 interactive.
     pub priority: u8,
-    /// Two submits of a tenant with the same key are the same job.
+    /// Of the jobs of a tenant and lane with the same key one runs; the others end as it does.
     pub idempotency_key: Option<String>,
     /// Not started after this, and ended at it: milliseconds since the Unix epoch.
     pub deadline_ms: Option<u64>,
@@ -61,7 +61,7 @@ pub struct SubmitV1 {
 pub struct AcceptedV1 {
     /// Number of the request.
     pub request: u64,
-    /// Identity of the job; another than submitted if the idempotency key is that of an earlier job.
+    /// Identity of the job, as submitted.
     pub job_id: JobId,
     /// When it was accepted, in milliseconds since the Unix epoch.
     pub at_ms: u64,

@@ -26,6 +26,11 @@ pub fn control(lane: &str) -> String {
     format!("media.control.{lane}")
 }
 
+/// What jobs of a lane ended, for as long as their keys and ids count; as many partitions as [`jobs`].
+pub fn dedup(lane: &str) -> String {
+    format!("media.dedup.{lane}")
+}
+
 /// The lane of a job topic.
 pub fn lane_of(topic: &str) -> Option<&str> {
     topic.strip_prefix(JOBS)

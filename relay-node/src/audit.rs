@@ -94,6 +94,7 @@ impl Audit {
             "outcome": ended.outcome.kind().name(),
             "attempt": ended.attempt,
             "code": ended.outcome.error().map(|error| &error.code),
+            "duplicate_of": ended.duplicate_of,
         });
         let mut entry = self.writer.entry("job.outcome", actor_of(job), detail);
         entry.job_id = Some(job.job_id);

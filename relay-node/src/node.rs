@@ -247,7 +247,14 @@ async fn connect(
     let dead_letters = partitions(&**log, topics::DEAD_LETTERS).await?;
     let mut lane_partitions = HashMap::new();
     for lane in &settings.lanes.names {
-        lane_partitions.insert(lane.clone(), partitions(&**log, &topics::jobs(lane)).await?);
+        let jobs = partitions(&**log, &topics::jobs(lane)).await?;
+        let dedup = topics::dedup(lane);
+        let found = partitions(&**log, &dedup).await?;
+        anyhow::ensure!(
+            found == jobs,
+            "topic {dedup} has {found} partitions, the lane's jobs have {jobs}: make it anew"
+        );
+        lane_partitions.insert(lane.clone(), jobs);
     }
     let claims = open_store(state, &**log).await?;
     let hub = Arc::new(Hub::new(log.clone(), events.clone(), stop.clone()));
@@ -266,11 +273,14 @@ async fn connect(
         audit: Audit::spawn(log.clone(), state.clock.clone(), state.name.clone(), audit_partitions),
         lanes: lane_partitions,
         reply_partition,
+        served: OnceLock::new(),
     });
-    let mut handles = Vec::new();
+    let mut served = HashMap::new();
     for lane in &settings.lanes.names {
-        handles.push(serve_lane(state, &online, &events, lane, dead_letters).await?);
+        served.insert(lane.clone(), serve_lane(state, &online, &events, lane, dead_letters).await?);
     }
+    let handles = served.values().cloned().collect();
+    drop(online.served.set(served));
     Ok((online, handles))
 }
 
@@ -322,6 +332,9 @@ async fn serve_lane(
         limits: LaneLimits { running_max: settings.lanes.running_max, waiting_max: settings.lanes.waiting_max },
         revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
         dead_letter_partitions,
+        partitions: online.lanes.get(lane).copied().unwrap_or_default(),
+        dedup_window: settings.dedup.window(),
+        dedup_entries_max: settings.dedup.entries_max,
     };
     Ok(LaneHandle::start(lane_settings, context, member))
 }

@@ -26,6 +26,7 @@ pub struct Settings {
     pub listen: String,
     pub node: NodeSettings,
     pub lanes: LanesSettings,
+    pub dedup: DedupSettings,
     pub retry: RetrySettings,
     pub store: StoreSettings,
     pub inputs: InputSettings,
@@ -60,6 +61,22 @@ pub struct LanesSettings {
     pub running_max: usize,
     pub waiting_max: usize,
     pub revoke_grace_ms: u64,
+}
+
+/// Section `[dedup]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
+pub struct DedupSettings {
+    pub window_h: u32,
+    pub entries_max: usize,
+}
+
+impl DedupSettings {
+    /// How long the key and id of an ended job stand for it.
+    pub fn window(&self) -> Duration {
+        Duration::from_secs(u64::from(self.window_h) * 3_600)
+    }
 }
 
 /// Section `[store]`.
@@ -158,6 +175,9 @@ impl Settings {
         }
         if let Some(lane) = self.lanes.names.iter().find(|lane| !relay_protocol::limits::is_lane(lane)) {
             return wrong("lanes.names", &format!("{lane:?} is no name of a lane: letters, digits, - and _ only"));
+        }
+        if self.dedup.window_h == 0 || self.dedup.entries_max == 0 {
+            return wrong("dedup.window_h", "and dedup.entries_max must be at least 1");
         }
         if self.retry.attempts_max == 0 || self.retry.attempts_max > relay_protocol::limits::ATTEMPTS_MAX {
             return wrong("retry.attempts_max", "must be 1 to 16");

@@ -16,6 +16,7 @@ use crate::cluster::link::CoordinatorLink;
 use crate::events::hub::Hub;
 use crate::gateway::handshakes::Handshakes;
 use crate::gateway::sessions::Sessions;
+use crate::intake::lane::LaneHandle;
 use crate::job::claim_check::ClaimCheck;
 use crate::job::url_input::UrlInputs;
 use crate::settings::Settings;
@@ -64,6 +65,8 @@ pub struct Online {
     pub lanes: HashMap<String, u32>,
     /// Reply partition of this node's sessions.
     pub reply_partition: u32,
+    /// The lanes that this node serves, once it does.
+    pub served: OnceLock<HashMap<String, LaneHandle>>,
 }
 
 impl NodeState {

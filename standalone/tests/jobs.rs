@@ -29,6 +29,8 @@ mod events;
 mod exit_codes;
 #[path = "jobs/jwt.rs"]
 mod jwt;
+#[path = "jobs/misplaced.rs"]
+mod misplaced;
 #[path = "jobs/processes.rs"]
 mod processes;
 #[path = "jobs/restart.rs"]

@@ -34,6 +34,8 @@ pub struct TopicSettings {
     pub audit_partitions: u32,
     /// How long requests to cancel are kept, in hours.
     pub control_retention_h: u32,
+    /// How long it is kept what jobs ended, in hours: more than the nodes' `dedup.window_h`.
+    pub dedup_retention_h: u32,
     /// How long events are kept, in hours: also how long a client can resume.
     pub event_retention_h: u32,
     /// How long `partial` and `progress` events are kept, in hours.
@@ -54,21 +56,31 @@ pub struct TopicSettingsError {
     pub problem: String,
 }
 
-/// Every topic of the relay, as it should be, jobs before control lane by lane, then the shared ones.
+/// Every topic of the relay, as it should be: jobs, control and dedup lane by lane, then the shared ones.
 ///
 /// # Errors
 /// [`TopicSettingsError`].
 pub fn specs(settings: &TopicSettings) -> Result<Vec<TopicSpec>, TopicSettingsError> {
     let mut specs = Vec::new();
     let control = aged("control_retention_h", settings.control_retention_h)?;
+    let dedup = aged("dedup_retention_h", settings.dedup_retention_h)?;
     for (lane, partitions) in lanes(settings)? {
         specs.push(spec(&topics::jobs(&lane), partitions, Retention::Forever));
         specs.push(spec(&topics::control(&lane), partitions, control));
+        specs.push(spec(&topics::dedup(&lane), partitions, dedup));
     }
     let events = counted("event_partitions", settings.event_partitions)?;
+    let event_age = aged("event_retention_h", settings.event_retention_h)?;
+    if settings.dedup_retention_h > settings.event_retention_h {
+        let problem = format!(
+            "must be at most topics.event_retention_h ({}): a repeated job's result is read from its events",
+            settings.event_retention_h
+        );
+        return Err(TopicSettingsError { key: "dedup_retention_h", problem });
+    }
     let dead_letters = counted("dead_letter_partitions", settings.dead_letter_partitions)?;
     let audit = counted("audit_partitions", settings.audit_partitions)?;
-    specs.push(spec(topics::EVENTS, events, aged("event_retention_h", settings.event_retention_h)?));
+    specs.push(spec(topics::EVENTS, events, event_age));
     specs.push(spec(topics::PARTIALS, events, aged("partial_retention_h", settings.partial_retention_h)?));
     specs.push(spec(topics::DEAD_LETTERS, dead_letters, aged_or_forever(settings.dead_letter_retention_h)));
     specs.push(spec(topics::AUDIT, audit, aged_or_forever(settings.audit_retention_h)));

@@ -25,6 +25,7 @@ fn the_defaults_are_these() {
     let wanted = [
         spec("media.jobs.default", 8, Retention::Forever),
         spec("media.control.default", 8, days(7)),
+        spec("media.dedup.default", 8, days(2)),
         spec("media.events", 8, days(7)),
         spec("media.partials", 8, days(1)),
         spec("media.dlq", 8, days(30)),
@@ -38,8 +39,9 @@ fn the_defaults_are_these() {
 fn a_lane_may_have_its_own_partitions_and_0_hours_is_for_ever() {
     let lanes = vec!["default".to_owned(), "slow ; partitions=3".to_owned()];
     let all = specs(&TopicSettings { lanes, dead_letter_retention_h: 0, ..settings() }).unwrap();
-    assert_eq!(all[2], spec("media.jobs.slow", 3, Retention::Forever));
-    assert_eq!(all[3], spec("media.control.slow", 3, days(7)));
+    assert_eq!(all[3], spec("media.jobs.slow", 3, Retention::Forever));
+    assert_eq!(all[4], spec("media.control.slow", 3, days(7)));
+    assert_eq!(all[5], spec("media.dedup.slow", 3, days(2)));
     assert!(all.contains(&spec("media.dlq", 8, Retention::Forever)));
 }
 
@@ -56,13 +58,16 @@ fn what_cannot_be_meant_is_refused_with_the_key() {
     }
     assert!(refuse(TopicSettings { event_partitions: 0, ..settings() }).starts_with("topics.event_partitions"));
     assert!(refuse(TopicSettings { event_retention_h: 0, ..settings() }).starts_with("topics.event_retention_h"));
+    assert!(refuse(TopicSettings { dedup_retention_h: 0, ..settings() }).starts_with("topics.dedup_retention_h"));
+    let outlived = refuse(TopicSettings { dedup_retention_h: 48, event_retention_h: 47, ..settings() });
+    assert!(outlived.starts_with("topics.dedup_retention_h") && outlived.contains("(47)"), "{outlived}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_topic_once_and_control_as_wide_as_its_jobs(
+    fn every_topic_once_and_control_and_dedup_as_wide_as_their_jobs(
         more in prop::collection::btree_map("[a-z]{1,8}", 1_u32..100, 0..5),
         lane_partitions in 1_u32..100,
     ) {
@@ -73,7 +78,7 @@ proptest! {
         let distinct: BTreeSet<_> = all.iter().map(|spec| spec.name.clone()).collect();
         prop_assert_eq!(distinct.len(), all.len());
         for (lane, partitions) in lanes(&settings).unwrap() {
-            for topic in [format!("media.jobs.{lane}"), format!("media.control.{lane}")] {
+            for topic in ["jobs", "control", "dedup"].map(|kind| format!("media.{kind}.{lane}")) {
                 prop_assert_eq!(all.iter().find(|spec| *spec.name == *topic).map(|spec| spec.partitions), Some(partitions));
             }
         }

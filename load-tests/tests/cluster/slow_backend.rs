@@ -31,6 +31,11 @@ impl SlowBackend {
         Ok(Self { url, requests, answers })
     }
 
+    /// Embeddings that were asked for.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn wait_for_requests(&self, count: usize) -> anyhow::Result<()> {
         let began = Instant::now();
         while self.requests.load(Ordering::SeqCst) < count {

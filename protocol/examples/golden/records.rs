@@ -37,6 +37,7 @@ pub(crate) fn vectors() -> Result<Vec<Vector>, Box<dyn Error>> {
     }
     vectors.push(("ids".to_owned(), pretty(&ids())?));
     vectors.push(("partitions".to_owned(), pretty(&partitions())?));
+    vectors.push(("bodies".to_owned(), pretty(&bodies()?)?));
     Ok(vectors)
 }
 
@@ -117,6 +118,7 @@ fn events() -> Vec<(String, Value)> {
 
 fn others() -> Vec<(String, Value)> {
     let at = "2026-11-23T18:30:00.130Z";
+    let place = json!({ "lane": "default", "partition": 3, "offset": 42, "accepted_at": at });
     vec![
         (
             "control.cancel".to_owned(),
@@ -126,6 +128,18 @@ fn others() -> Vec<(String, Value)> {
             "control.started".to_owned(),
             json!({ "kind": "started", "node": "node-1", "incarnation": 1_795_458_600_123_u64,
                     "jobs": [{ "offset": 42, "attempt": 1 }, { "offset": 43, "attempt": 2 }] }),
+        ),
+        (
+            "dedup.key".to_owned(),
+            json!({ "job_id": job_id(), "tenant": "team-a", "idempotency_key": "order-4711", "body_sha256": SHA256,
+                    "place": place, "outcome": "completed", "seq": (1_u64 << 32) + u64::from(u32::MAX),
+                    "ended_at": at, "expires_at": "2026-11-24T18:30:00.130Z" }),
+        ),
+        (
+            "dedup.duplicate".to_owned(),
+            json!({ "job_id": job_id(), "tenant": "team-a", "place": place, "outcome": "failed",
+                    "seq": u64::from(u32::MAX), "ended_at": at, "expires_at": "2026-11-24T18:30:00.130Z",
+                    "duplicate_of": JobId::new(1_795_458_500_000, 251, 9) }),
         ),
         (
             "audit".to_owned(),
@@ -172,4 +186,14 @@ fn partitions() -> Value {
         keyed(&partition::job_key("team-a", Some("order-4711"), job_id())),
         keyed(&partition::job_key("team-a", None, job_id())),
     ])
+}
+
+/// What each of the jobs above does.
+fn bodies() -> Result<Value, Box<dyn Error>> {
+    let mut bodies = Vec::new();
+    for (case, json) in jobs() {
+        let job: Job = serde_json::from_value(json)?;
+        bodies.push(json!({ "job": format!("record.job.{case}"), "body_sha256": hex::encode(job.body_sha256()) }));
+    }
+    Ok(Value::from(bodies))
 }

@@ -11,6 +11,7 @@ mod error_codes;
 mod frames;
 mod golden;
 mod hostile;
+mod identity;
 mod ids;
 mod job_checks;
 mod names;

@@ -84,6 +84,7 @@ fn lanes_and_topics() {
         assert!(!is_lane(lane), "{lane}");
     }
     assert_eq!(topics::lane_of(&topics::control("default")), None);
+    assert_eq!(topics::lane_of(&topics::dedup("default")), None);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The schema files say what the types say, and what the types write obeys them.
 
 use jsonschema::Validator;
-use relay_protocol::record::{AuditEntry, ControlRecord};
+use relay_protocol::record::{AuditEntry, ControlRecord, DedupEntry};
 use relay_protocol::{Event, Job};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,6 +74,11 @@ fn golden_events_obey_the_schema() {
 #[test]
 fn golden_control_records_obey_the_schema() {
     check::<ControlRecord>("record.control.", "control.v1.json");
+}
+
+#[test]
+fn golden_dedup_entries_obey_the_schema() {
+    check::<DedupEntry>("record.dedup.", "dedup.v1.json");
 }
 
 #[test]

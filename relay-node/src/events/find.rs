@@ -70,3 +70,33 @@ pub async fn past(
     events.sort_by_key(|event| event.seq);
     Ok(events)
 }
+
+/// The terminal event of a job that ended at `ended_at_ms` (milliseconds since the Unix epoch, its event's own time);
+/// `None` if it is not there any more.
+///
+/// # Errors
+/// The log's, when it cannot be read.
+pub async fn end(
+    log: &dyn Log,
+    records: &EventRecords,
+    job_id: JobId,
+    tenant: &str,
+    ended_at_ms: u64,
+) -> Result<Option<RoutedEvent>, LogError> {
+    let at = records.place_of(job_id);
+    let mut reader = log.read(vec![(at, Start::Time(ended_at_ms))]).await?;
+    loop {
+        match reader.next().await? {
+            ReadEvent::End { .. } => return Ok(None),
+            ReadEvent::Record(record) => {
+                if route::job_of(&record) != Some(job_id) || !route::belongs_to(&record, tenant) {
+                    continue;
+                }
+                match route::routed(&record, job_id) {
+                    Some(event) if event.kind.is_terminal() => return Ok(Some(event)),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -140,6 +140,15 @@ impl Hub {
         find::past(&*self.log, &self.records, job_id, tenant, Range::Durable).await
     }
 
+    /// The terminal event of a job that ended at `ended_at_ms`; `None` if it is not there any more.
+    ///
+    /// # Errors
+    /// The log cannot be read now.
+    pub async fn end_of(&self, job_id: JobId, tenant: &str, ended_at_ms: u64) -> Result<Option<RoutedEvent>, LogError> {
+        let _turn = self.catch_ups.acquire().await.map_err(|_| LogError::Closed)?;
+        find::end(&*self.log, &self.records, job_id, tenant, ended_at_ms).await
+    }
+
     async fn feed(&self, partition: u32) -> Result<Arc<Feed>, LogError> {
         let mut feeds = self.feeds.lock().await;
         if let Some(feed) = feeds.get(&partition) {

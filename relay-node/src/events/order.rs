@@ -2,7 +2,8 @@
 //! is known to run. Pure.
 //!
 //! Durable and revocable events come from two topics, so a partial can overtake its `started`, and an `accepted` that a
-//! gateway writes can come after the owner's `started`.
+//! gateway writes can come after the owner's `started`, or after the end of a job that never started. Both tell the place, and so
+//! bring the receipt along.
 
 use relay_protocol::{Event, EventKind};
 
@@ -55,7 +56,8 @@ impl Order {
         if self.ended || event.seq <= self.after_seq || (event.is_revocable() && self.attempt != Some(attempt)) {
             return Delivered::Nothing;
         }
-        let receipt = if self.after_seq == 0 && event.kind == EventKind::Started { receipt_of(&event) } else { None };
+        let tells_place = event.kind == EventKind::Started || event.kind.is_terminal();
+        let receipt = if self.after_seq == 0 && tells_place { receipt_of(&event) } else { None };
         self.after_seq = event.seq;
         self.ended = event.kind.is_terminal();
         match receipt {
@@ -65,9 +67,9 @@ impl Order {
     }
 }
 
-/// The `accepted` event that belongs to a `started` one.
-fn receipt_of(started: &RoutedEvent) -> Option<RoutedEvent> {
-    let event: Event = serde_json::from_slice(&started.json).ok()?;
+/// The `accepted` event that belongs to one that tells the job's place.
+fn receipt_of(first: &RoutedEvent) -> Option<RoutedEvent> {
+    let event: Event = serde_json::from_slice(&first.json).ok()?;
     let receipt = Event::accepted(event.job_id, event.place?, event.traceparent);
     let json = serde_json::to_vec(&receipt).ok()?;
     Some(RoutedEvent { job_id: receipt.job_id, seq: receipt.seq, kind: receipt.event, json: json.into() })

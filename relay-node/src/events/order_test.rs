@@ -41,6 +41,15 @@ fn a_started_that_overtook_its_receipt_brings_it_along() {
 }
 
 #[test]
+fn the_end_of_a_job_that_never_started_brings_the_receipt_along() {
+    let mut order = Order::default();
+    let end = event(0, TERMINAL_N, EventKind::Completed);
+    let seen = deliver(&mut order, [end, event(0, 1, EventKind::Accepted)]);
+    assert_eq!(seen, [(EventKind::Accepted, 1), (EventKind::Completed, seq(0, TERMINAL_N))]);
+    assert!(order.has_ended());
+}
+
+#[test]
 fn a_partial_before_its_started_is_dropped_and_the_started_is_not() {
     let mut order = Order::default();
     let seen = deliver(

@@ -15,6 +15,8 @@ use relay_runtime::telemetry::current_traceparent;
 use crate::audit::Actor;
 use crate::events::find::CLOCK_SKEW_MS_MAX;
 use crate::events::route::RoutedEvent;
+use crate::intake::dedup::{Body, Scope};
+use crate::job::duplicate;
 use crate::state::{NodeState, Online};
 
 /// Age below which a job's receipt may still be on its way to the log, in milliseconds.
@@ -65,6 +67,7 @@ pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static
     })?;
     let key = partition::job_key(&job.tenant, job.idempotency_key.as_deref(), job_id);
     let at = TopicPartition::new(topics::jobs(lane), partition::of_key(key.as_bytes(), partitions));
+    check_key(online, lane, &job, job_id, at.partition).await?;
     let record = record(node, &job, key, at.clone(), now_ms)?;
     let offsets = online.log.append(vec![record]).await.map_err(log_error)?;
     let offset = offsets.first().copied().unwrap_or_default();
@@ -107,6 +110,19 @@ fn check(node: &NodeState, online: &Online, job: &Job, job_id: JobId, now_ms: u6
         _ => {}
     }
     node.pool.check(job.task, job.model.as_deref()).map_err(|error| error.to_job_error())
+}
+
+/// Refuses an idempotency key that stands for something else already, as far as this node knows: what it cannot know, the
+/// job's owner refuses.
+async fn check_key(online: &Online, lane: &str, job: &Job, job_id: JobId, partition: u32) -> Result<(), JobError> {
+    let Some(key) = &job.idempotency_key else { return Ok(()) };
+    let Some(lane) = online.served.get().and_then(|served| served.get(lane)) else { return Ok(()) };
+    let (scope, body) = (Scope::of_key(&job.tenant, key), Body::new(&job.body_sha256()));
+    match lane.of_key(partition, scope, body).await {
+        // The same id is the same job, whatever comes with it.
+        Some((first, false)) if first != job_id => Err(duplicate::key_reused(first)),
+        _ => Ok(()),
+    }
 }
 
 /// Where a tenant's uploads lie in the object store.

@@ -9,26 +9,42 @@ use relay_protocol::record::ControlRecord;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::dedup::DedupIndex;
 use crate::events::find::CLOCK_SKEW_MS_MAX;
 
 /// Wait before a reader that failed is asked again.
 const READ_RETRY: Duration = Duration::from_millis(200);
 
-/// What a control topic says.
+/// What the topics beside a lane say of one of its partitions.
 #[derive(Debug)]
-pub enum ControlEvent {
-    /// A record.
-    Record(ControlRecord),
-    /// It was read to its end for the first time.
-    Read,
+pub struct Said {
+    /// The partition.
+    pub partition: u32,
+    /// The assignment for which it was read.
+    pub epoch: u64,
+    /// What.
+    pub what: What,
 }
 
-/// A control partition to read.
+/// What they say.
+#[derive(Debug)]
+pub enum What {
+    /// A record of the control topic.
+    Control(ControlRecord),
+    /// The control topic was read to its end for the first time.
+    ControlRead,
+    /// The dedup topic was read to its end: the jobs that ended.
+    Ended(DedupIndex),
+}
+
+/// A partition to read.
 #[derive(Debug, Clone)]
 pub struct Followed {
     /// Which.
     pub at: TopicPartition,
-    /// From when, in milliseconds since the Unix epoch; `None` from its start.
+    /// The assignment for which it is read.
+    pub epoch: u64,
+    /// From when the control topic, in milliseconds since the Unix epoch; `None` from its start.
     pub since_ms: Option<u64>,
     /// Fires when the partition is not this node's any more.
     pub stop: CancellationToken,
@@ -41,15 +57,15 @@ impl Followed {
 }
 
 /// Reads control partitions with one reader until all of them are stopped.
-pub async fn follow(log: Arc<dyn Log>, followed: Vec<Followed>, events: mpsc::Sender<(u32, ControlEvent)>) {
+pub async fn follow(log: Arc<dyn Log>, followed: Vec<Followed>, said: mpsc::Sender<Said>) {
     let stopped = futures_util::future::join_all(followed.iter().map(|one| one.stop.cancelled()));
     tokio::select! {
-        () = read(&*log, &followed, &events) => {}
+        () = read(&*log, &followed, &said) => {}
         _ = stopped => {}
     }
 }
 
-async fn read(log: &dyn Log, followed: &[Followed], events: &mpsc::Sender<(u32, ControlEvent)>) {
+async fn read(log: &dyn Log, followed: &[Followed], said: &mpsc::Sender<Said>) {
     let starts: Vec<_> = followed.iter().map(|one| (one.at.clone(), one.start())).collect();
     let mut reader = loop {
         match log.read(starts.clone()).await {
@@ -59,17 +75,17 @@ async fn read(log: &dyn Log, followed: &[Followed], events: &mpsc::Sender<(u32, 
     };
     let mut were_read = HashSet::new();
     loop {
-        let (partition, event) = match reader.next().await {
+        let (partition, what) = match reader.next().await {
             Ok(ReadEvent::Record(record)) => {
                 let partition = record.at.partition;
                 // Attempts count until the partition was read; after that they are our own. They have no key.
                 let wanted = record.key.is_some() || !were_read.contains(&partition);
                 match decode(record.value.as_deref().filter(|_| wanted)) {
-                    Some(record) => (partition, ControlEvent::Record(record)),
+                    Some(record) => (partition, What::Control(record)),
                     None => continue,
                 }
             }
-            Ok(ReadEvent::End { at, .. }) if were_read.insert(at.partition) => (at.partition, ControlEvent::Read),
+            Ok(ReadEvent::End { at, .. }) if were_read.insert(at.partition) => (at.partition, What::ControlRead),
             Ok(ReadEvent::End { .. }) => continue,
             Err(LogError::Closed) => return,
             Err(error) => {
@@ -77,8 +93,10 @@ async fn read(log: &dyn Log, followed: &[Followed], events: &mpsc::Sender<(u32, 
                 continue;
             }
         };
-        let lives = followed.iter().any(|one| one.at.partition == partition && !one.stop.is_cancelled());
-        if lives && events.send((partition, event)).await.is_err() {
+        let lives = followed.iter().find(|one| one.at.partition == partition && !one.stop.is_cancelled());
+        if let Some(one) = lives
+            && said.send(Said { partition, epoch: one.epoch, what }).await.is_err()
+        {
             return;
         }
     }

@@ -1,5 +1,6 @@
 //! A lane's promises under any order of reads, ends, commits, rebalances, deadlines, stops and crashes: every job ends
-//! exactly once in the log, nothing runs twice at a time, limits hold, nothing waits that could run or be read.
+//! exactly once in the log, nothing runs twice at a time, limits hold, nothing waits that could run or be read, and of the
+//! jobs with one key or one id only one runs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,7 +10,8 @@ use relay_log::port::{Assignment, Committed, LogRecord, TopicPartition};
 use relay_protocol::record::{CancelRequest, ControlRecord, StartedJob, StartedJobs};
 use relay_protocol::{JobId, Priority, topics};
 
-use super::core::{Batch, Core, Effect, Key, LaneLimits};
+use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
+use super::dedup::{Body, DedupIndex, EndedJob, Scope};
 use crate::job::delivered::Delivered;
 
 const PARTITIONS: u32 = 3;
@@ -18,12 +20,23 @@ const LIMITS: LaneLimits = LaneLimits { running_max: 4, waiting_max: 6 };
 const NOW_MS: u64 = 1_700_000_000_000;
 /// Distance between the deadlines, and between the `not_before` times, of jobs.
 const STEP_MS: u64 = 1_000;
+/// The record at this offset is that of another one's job once more.
+const SAME: (u64, u64) = (7, 3);
+/// The job at this offset has a key.
+const KEYED: u64 = 4;
+/// Those at these offsets have the same key and body.
+const FOLLOWERS: [u64; 2] = [8, 9];
+/// The one at this offset has the same key and another body.
+const REUSED: u64 = 10;
+/// Longer than any history.
+const WINDOW_MS: u64 = 1_000_000_000;
 
 #[derive(Debug, Clone)]
 enum Step {
     /// The next record of a partition, if it is read now.
     Read(u32),
     ControlRead(u32),
+    DedupRead(u32),
     /// The n-th running job ends.
     End(usize),
     /// A run that was abandoned ends all the same, the n-th of them.
@@ -59,6 +72,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => partition.clone().prop_map(Step::Read),
         2 => partition.clone().prop_map(Step::ControlRead),
+        2 => partition.clone().prop_map(Step::DedupRead),
         6 => any::<usize>().prop_map(Step::End),
         2 => any::<usize>().prop_map(Step::EndLate),
         4 => Just(Step::Gathered),
@@ -81,6 +95,19 @@ struct Owned {
     paused: bool,
     revoking: bool,
     control_read: bool,
+    dedup_read: bool,
+}
+
+/// What is committed with a job's end: the epoch that it ran under, and what is known of it.
+struct End {
+    epoch: u64,
+    ended: Option<(Scope, EndedJob)>,
+}
+
+impl Ends for End {
+    fn ended(&self) -> Option<(Scope, EndedJob)> {
+        self.ended
+    }
 }
 
 /// A job that was read and neither runs nor ended.
@@ -93,27 +120,29 @@ struct Waits {
 struct World {
     now_ms: u64,
     draining: bool,
-    /// What is committed with a job's end is the epoch that it ran under.
-    core: Core<u64>,
+    core: Core<End>,
     owned: BTreeMap<u32, Owned>,
-    /// Attempt of each running job.
-    running: BTreeMap<Key, u32>,
+    /// What runs; `true`: it repeats another one's end.
+    running: BTreeMap<Key, bool>,
     waiting: BTreeMap<Key, Waits>,
     /// Runs that were abandoned, under which epoch.
     abandoned: Vec<(Key, u64)>,
     /// Jobs that ran under the current epoch of their partition.
     ran: BTreeSet<Key>,
-    batch: Option<Batch<u64>>,
+    batch: Option<Batch<End>>,
     gathering: bool,
     epochs: u64,
     committed: HashMap<u32, Committed>,
     ended: BTreeSet<Key>,
+    /// Jobs that ended, in the dedup topic.
+    dedup: Vec<(u32, (Scope, EndedJob))>,
     /// Registered attempts, in the control topic.
     control: Vec<(u32, ControlRecord)>,
     attempts: HashMap<Key, u32>,
 }
 
 fn job_id((partition, offset): Key) -> JobId {
+    let offset = if offset == SAME.0 { SAME.1 } else { offset };
     JobId::new(NOW_MS, 0, u64::from(partition) << 32 | offset)
 }
 
@@ -123,7 +152,12 @@ fn at(partition: u32) -> TopicPartition {
 
 fn delivered(key: Key, epoch: u64) -> Delivered {
     let id = job_id(key);
-    let value = serde_json::json!({ "id": id, "task": "probe", "input": { "text": "x" } });
+    let text = if key.1 == REUSED { "y" } else { "x" };
+    let has_key = key.1 == KEYED || key.1 == REUSED || FOLLOWERS.contains(&key.1);
+    let idempotency_key = has_key.then_some("one");
+    let value = serde_json::json!({
+        "id": id, "task": "probe", "input": { "text": text }, "idempotency_key": idempotency_key,
+    });
     let record = LogRecord {
         at: at(key.0),
         offset: key.1,
@@ -156,6 +190,7 @@ impl World {
             epochs: 0,
             committed: HashMap::new(),
             ended: BTreeSet::new(),
+            dedup: Vec::new(),
             control: Vec::new(),
             attempts: HashMap::new(),
         }
@@ -165,6 +200,7 @@ impl World {
         match step {
             Step::Read(partition) => self.read(partition),
             Step::ControlRead(partition) => self.control_read(partition),
+            Step::DedupRead(partition) => self.dedup_read(partition),
             Step::End(index) => {
                 if let Some(index) = index.checked_rem(self.running.len()) {
                     let key = *self.running.keys().nth(index).expect("it runs");
@@ -174,7 +210,8 @@ impl World {
             Step::EndLate(index) => {
                 if let Some(index) = index.checked_rem(self.abandoned.len()) {
                     let (key, epoch) = self.abandoned.swap_remove(index);
-                    let effects = self.core.finished(key, epoch, epoch, self.now_ms);
+                    let late = self.end_of(key, epoch, false);
+                    let effects = self.core.finished(key, epoch, late, self.now_ms);
                     self.carry_out(effects);
                 }
             }
@@ -256,7 +293,24 @@ impl World {
     }
 
     fn is_admitted(&self, key: Key) -> bool {
-        self.owned.get(&key.0).is_some_and(|owned| owned.control_read && !owned.revoking)
+        self.owned.get(&key.0).is_some_and(|owned| owned.control_read && owned.dedup_read && !owned.revoking)
+    }
+
+    /// Waits for the end of the job with its key.
+    fn follows(&self, (partition, offset): Key) -> bool {
+        FOLLOWERS.contains(&offset) && !self.ended.contains(&(partition, KEYED))
+    }
+
+    fn end_of(&self, key: Key, epoch: u64, repeats: bool) -> End {
+        let identity = delivered(key, epoch).identity;
+        let by_key = identity.by_key.filter(|_| !repeats && key.1 == KEYED);
+        let job = EndedJob {
+            job_id: identity.job_id,
+            body: by_key.map(|(_, body): (Scope, Body)| body),
+            ended_at_ms: self.now_ms,
+            expires_at_ms: self.now_ms + WINDOW_MS,
+        };
+        End { epoch, ended: Some((by_key.map_or(identity.by_id, |(scope, _)| scope), job)) }
     }
 
     fn assign(&mut self, partition: u32) {
@@ -267,7 +321,8 @@ impl World {
         self.ran.retain(|key| key.0 != partition);
         let committed = self.committed.get(&partition).cloned();
         let next = committed.as_ref().map_or(0, |committed| committed.next);
-        let owned = Owned { epoch: self.epochs, next, paused: false, revoking: false, control_read: false };
+        let owned =
+            Owned { epoch: self.epochs, next, paused: false, revoking: false, control_read: false, dedup_read: false };
         self.owned.insert(partition, owned);
         let assignment = Assignment { at: at(partition), epoch: self.epochs, committed, next };
         let (_, effects) = self.core.assigned(assignment, self.now_ms);
@@ -284,6 +339,18 @@ impl World {
             self.carry_out(effects);
         }
         let effects = self.core.control_read(partition, self.now_ms);
+        self.carry_out(effects);
+    }
+
+    fn dedup_read(&mut self, partition: u32) {
+        let unread = |owned: &&mut Owned| !owned.dedup_read && !owned.revoking;
+        let Some(owned) = self.owned.get_mut(&partition).filter(unread) else { return };
+        owned.dedup_read = true;
+        let mut index = DedupIndex::new(1_000);
+        for (_, (scope, job)) in self.dedup.iter().filter(|(of, _)| *of == partition) {
+            index.insert(*scope, *job);
+        }
+        let effects = self.core.dedup_read(partition, index, self.now_ms);
         self.carry_out(effects);
     }
 
@@ -304,9 +371,10 @@ impl World {
     }
 
     fn end(&mut self, key: Key) {
-        self.running.remove(&key).expect("it runs");
+        let repeats = self.running.remove(&key).expect("it runs");
         let epoch = self.owned[&key.0].epoch;
-        let effects = self.core.finished(key, epoch, epoch, self.now_ms);
+        let end = self.end_of(key, epoch, repeats);
+        let effects = self.core.finished(key, epoch, end, self.now_ms);
         self.carry_out(effects);
     }
 
@@ -318,8 +386,9 @@ impl World {
         let ours = batch.offsets.iter().all(|offset| is_owned(offset.at.partition, offset.epoch));
         let happens = fate.succeeds && ours;
         if happens {
-            for (key, _, _) in &batch.jobs {
+            for (key, _, end) in &batch.jobs {
                 assert!(self.ended.insert(*key), "{key:?} ended twice");
+                self.dedup.extend(end.ended.map(|ended| (key.0, ended)));
             }
             for offset in &batch.offsets {
                 let committed = Committed { next: offset.next, metadata: offset.metadata.clone() };
@@ -333,7 +402,7 @@ impl World {
         let believed = if fate.in_doubt { Core::was_committed(&batch, &self.committed) } else { happens };
         assert_eq!(believed, happens, "what is found is what happened");
         let effects = if believed {
-            self.core.committed(&batch.offsets, self.now_ms)
+            self.core.committed(&batch, self.now_ms)
         } else {
             self.core.not_committed(batch, self.now_ms)
         };
@@ -350,9 +419,19 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect<u64>>) {
+    fn carry_out(&mut self, effects: Vec<Effect<End>>) {
         for effect in effects {
             match effect {
+                Effect::Accept(receipt) => assert_ne!(receipt.place.offset, SAME.0, "one job, one receipt"),
+                Effect::EndSame(job) => {
+                    assert_eq!(job.place.offset, SAME.0, "only that record is a job once more");
+                    let end = End { epoch: job.epoch, ended: None };
+                    self.end_with(&job, end);
+                }
+                Effect::EndReused(job) => {
+                    assert_eq!(job.place.offset, REUSED, "only that job has the key of another");
+                    self.end_waiting(&job);
+                }
                 Effect::Run(job) => self.run(&job),
                 Effect::EndCancelled(job) => self.end_waiting(&job),
                 Effect::EndExpired(job) => {
@@ -372,8 +451,8 @@ impl World {
                 Effect::Commit(batch) => {
                     assert!(self.batch.is_none(), "one commit at a time");
                     assert!(!self.gathering, "it waits for others");
-                    for (key, epoch, ran_under) in &batch.jobs {
-                        assert_eq!(ran_under, epoch, "the outcome of {key:?} is of another epoch");
+                    for (key, epoch, end) in &batch.jobs {
+                        assert_eq!(end.epoch, *epoch, "the outcome of {key:?} is of another epoch");
                         assert_eq!(*epoch, self.owned[&key.0].epoch, "the outcome of {key:?} is of an earlier epoch");
                     }
                     self.batch = Some(batch);
@@ -395,9 +474,15 @@ impl World {
     /// A job that waits is cancelled or expires.
     fn end_waiting(&mut self, job: &Delivered) {
         let key = (job.at.partition, job.place.offset);
+        let end = self.end_of(key, job.epoch, job.duplicate.is_some());
+        self.end_with(job, end);
+    }
+
+    fn end_with(&mut self, job: &Delivered, end: End) {
+        let key = (job.at.partition, job.place.offset);
         assert!(!self.running.contains_key(&key), "a running job is told, not ended");
         assert!(self.waiting.remove(&key).is_some(), "{key:?} waits");
-        let effects = self.core.finished(key, job.epoch, job.epoch, self.now_ms);
+        let effects = self.core.finished(key, job.epoch, end, self.now_ms);
         self.carry_out(effects);
     }
 
@@ -405,7 +490,11 @@ impl World {
         let key = (job.at.partition, job.place.offset);
         let owned = &self.owned[&key.0];
         assert_eq!(job.epoch, owned.epoch);
-        assert!(owned.control_read, "its control topic was read first");
+        assert!(owned.control_read && owned.dedup_read, "its control and dedup topics were read first");
+        let repeats = FOLLOWERS.contains(&key.1);
+        assert!(![SAME.0, REUSED].contains(&key.1), "{key:?} is not work of its own");
+        assert_eq!(job.duplicate.map(|first| first.of), repeats.then(|| job_id((key.0, KEYED))), "{key:?}");
+        assert!(!self.follows(key), "{key:?} runs before the job with its key ended");
         assert!(!self.draining, "{key:?} starts while the node ends");
         let mine = self.waiting.remove(&key).expect("it waited");
         assert!(mine.not_before.is_none_or(|at| at <= self.now_ms), "{key:?} starts too early");
@@ -417,7 +506,7 @@ impl World {
         let jobs = vec![StartedJob { offset: key.1, attempt }];
         let started = StartedJobs { node: "node".to_owned(), incarnation: 1, jobs };
         self.control.push((key.0, ControlRecord::Started(started)));
-        self.running.insert(key, attempt);
+        self.running.insert(key, repeats);
     }
 
     fn check(&self) {
@@ -436,8 +525,9 @@ impl World {
     fn check_at_rest(&mut self) {
         self.tick();
         self.check();
-        let ready =
-            |key: Key, waits: &Waits| self.is_admitted(key) && waits.not_before.is_none_or(|at| at <= self.now_ms);
+        let ready = |key: Key, waits: &Waits| {
+            self.is_admitted(key) && !self.follows(key) && waits.not_before.is_none_or(|at| at <= self.now_ms)
+        };
         let idle = self.running.len() < LIMITS.running_max && !self.draining;
         let held_up = self.waiting.iter().find(|(key, waits)| idle && ready(**key, waits));
         assert_eq!(held_up.map(|(key, _)| key), None, "waits beside a free place");
@@ -455,6 +545,7 @@ impl World {
             for partition in 0..PARTITIONS {
                 self.apply(Step::Assign(partition));
                 self.apply(Step::ControlRead(partition));
+                self.apply(Step::DedupRead(partition));
                 self.apply(Step::Read(partition));
             }
             self.apply(Step::End(0));
@@ -489,6 +580,7 @@ fn a_batch_of_unknown_fate_counts_only_if_all_of_it_is_there() {
     let mut world = World::new();
     world.apply(Step::Assign(0));
     world.apply(Step::ControlRead(0));
+    world.apply(Step::DedupRead(0));
     (0..2).for_each(|_| world.apply(Step::Read(0)));
     (0..2).for_each(|_| world.apply(Step::End(0)));
     world.apply(Step::Gathered);
@@ -507,6 +599,7 @@ fn the_offset_passes_what_an_earlier_owner_finished_beyond_it() {
     let take = |world: &mut World| {
         world.apply(Step::Assign(0));
         world.apply(Step::ControlRead(0));
+        world.apply(Step::DedupRead(0));
     };
     take(&mut world);
     (0..2).for_each(|_| world.apply(Step::Read(0)));

@@ -1,15 +1,25 @@
 //! From a lane to outcomes: which jobs this node works on, and what of it is committed.
 
+pub mod cancels;
 pub mod control;
 pub mod core;
+pub mod dedup;
+pub mod dedup_topic;
 pub mod lane;
 pub mod room;
+pub mod same;
 pub mod starts;
 pub mod tracker;
 
 #[cfg(test)]
 mod core_test;
 #[cfg(test)]
+mod dedup_test;
+#[cfg(test)]
+mod dedup_topic_test;
+#[cfg(test)]
 mod room_test;
+#[cfg(test)]
+mod same_test;
 #[cfg(test)]
 mod tracker_test;

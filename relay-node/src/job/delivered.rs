@@ -4,9 +4,11 @@ use relay_log::port::{LogRecord, TopicPartition};
 use relay_protocol::event::Place;
 use relay_protocol::limits::TRACEPARENT_BYTES_MAX;
 use relay_protocol::record::{HEADER_GATEWAY, HEADER_TRACEPARENT};
-use relay_protocol::{Job, JobError, JobId, Priority, record};
+use relay_protocol::{Job, JobError, JobId, Priority, Task, record};
 
+use crate::intake::dedup::{Body, EndedJob, Scope};
 use crate::intake::room::Waiting;
+use crate::intake::same::Identity;
 
 /// A job, and where it lies.
 #[derive(Debug, Clone)]
@@ -23,8 +25,45 @@ pub struct Delivered {
     pub epoch: u64,
     /// Attempts that began before, under whichever owner.
     pub attempts_before: u32,
+    /// What tells it apart from others.
+    pub identity: Identity,
+    /// Set if another job has its key.
+    pub duplicate: Option<Duplicate>,
     /// The record as it was read, for the dead-letter topic.
     pub record: LogRecord,
+}
+
+/// The job with the same idempotency key that came before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Duplicate {
+    /// Its id.
+    pub of: JobId,
+    /// When it ended, in milliseconds since the Unix epoch; `None` if it has not, or does something else.
+    pub ended_at_ms: Option<u64>,
+}
+
+impl Duplicate {
+    /// Of a job that ended.
+    pub fn of(ended: &EndedJob) -> Self {
+        Self { of: ended.job_id, ended_at_ms: Some(ended.ended_at_ms) }
+    }
+}
+
+/// What the receipt of a job from outside says.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// Its id.
+    pub job_id: JobId,
+    /// Whose it is.
+    pub tenant: String,
+    /// Who submitted it.
+    pub subject: String,
+    /// What is to be done.
+    pub task: Task,
+    /// Where it lies.
+    pub place: Place,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
 }
 
 /// A record that is not a job.
@@ -58,8 +97,11 @@ impl Delivered {
             Ok(mut job) => {
                 job.traceparent = job.traceparent.or_else(|| traceparent_of(&record));
                 let (partition, offset, accepted_at) = (at.partition, record.offset, record.timestamp_ms);
+                let job_id = job.id.unwrap_or(made);
                 Ok(Self {
-                    job_id: job.id.unwrap_or(made),
+                    job_id,
+                    identity: identity(job_id, &job),
+                    duplicate: None,
                     place: Place { lane: lane.to_owned(), partition, offset, accepted_at },
                     attempts_before: job.attempt,
                     job,
@@ -78,6 +120,30 @@ impl Delivered {
     /// Whether the gateway that wrote the record appends the `accepted` event.
     pub fn has_gateway(&self) -> bool {
         self.record.header(HEADER_GATEWAY).is_some()
+    }
+
+    /// The receipt that its owner writes, if no gateway does.
+    pub fn receipt(&self) -> Option<Box<Receipt>> {
+        (!self.has_gateway()).then(|| {
+            Box::new(Receipt {
+                job_id: self.job_id,
+                tenant: self.job.tenant.clone(),
+                subject: self.job.subject.clone(),
+                task: self.job.task,
+                place: self.place.clone(),
+                traceparent: self.job.traceparent.clone(),
+            })
+        })
+    }
+}
+
+fn identity(job_id: JobId, job: &Job) -> Identity {
+    let by_key = |key: &String| (Scope::of_key(&job.tenant, key), Body::new(&job.body_sha256()));
+    Identity {
+        job_id,
+        by_id: Scope::of_id(&job.tenant, job_id),
+        by_key: job.idempotency_key.as_ref().map(by_key),
+        redrive_of: job.redrive_of,
     }
 }
 

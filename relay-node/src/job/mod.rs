@@ -2,7 +2,9 @@
 
 pub mod claim_check;
 pub mod delivered;
+pub mod duplicate;
 pub mod media;
+pub mod misplaced;
 pub mod outcome;
 pub mod retry;
 pub mod run;

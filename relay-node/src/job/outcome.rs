@@ -1,13 +1,16 @@
 //! How a job ends, as the records that are committed with its offset.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use relay_log::port::{NewRecord, TopicPartition};
-use relay_protocol::event::TERMINAL_N;
+use relay_protocol::event::{TERMINAL_N, seq};
 use relay_protocol::job::Hop;
 use relay_protocol::record::{
-    AttemptFailure, HEADER_DEAD_ATTEMPTS, HEADER_DEAD_ERROR, HEADER_DEAD_ORIGIN, HEADER_JOB_ID, HEADER_TENANT,
+    AttemptFailure, DedupEntry, HEADER_DEAD_ATTEMPTS, HEADER_DEAD_ERROR, HEADER_DEAD_ORIGIN, HEADER_JOB_ID,
+    HEADER_TENANT,
 };
-use relay_protocol::{Event, EventKind, JobError, JobId, topics};
+use relay_protocol::{Event, EventKind, JobError, JobId, partition, topics};
 use serde_json::Value;
 
 use super::delivered::{Delivered, NotAJob};
@@ -64,28 +67,74 @@ pub struct Ended {
     pub last_partial_seq: Option<u64>,
     /// Where the job was when.
     pub hops: Vec<Hop>,
+    /// The job whose end it repeats: it did not run.
+    pub duplicate_of: Option<JobId>,
     /// Every earlier event was delivered to this node's own watchers, so that the terminal one may be.
     pub told_here: bool,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,
 }
 
-/// The records of a job's end: its terminal event, and its dead letter if it has one.
-pub fn records(job: &Delivered, ended: &Ended, events: &EventRecords, dead_letter_partitions: u32) -> Vec<NewRecord> {
+/// The terminal event of a job's end.
+fn terminal(job: &Delivered, ended: &Ended) -> Event {
     let mut event = Event::new(job.job_id, ended.attempt, TERMINAL_N, ended.outcome.kind(), ended.at_ms);
     event.result = match &ended.outcome {
         Outcome::Completed(result) => Some(result.clone()),
         _ => None,
     };
     event.error = ended.outcome.error().cloned();
+    // No `started` tells it, and the receipt of a job that ends at once may come late.
+    event.place = (ended.attempt == 0).then(|| job.place.clone());
+    event.duplicate_of = ended.duplicate_of;
     event.last_partial_seq = ended.last_partial_seq;
     event.hops = ended.hops.clone();
     event.traceparent = job.job.traceparent.clone();
-    let mut records = vec![events.record(&job.job.tenant, &event)];
-    if let Outcome::DeadLettered(error) = &ended.outcome {
+    event
+}
+
+/// The records of a job's end, the terminal event first; then what keeps it from being done twice until `window` has
+/// passed, and its dead letter if it has one.
+pub fn records(
+    job: &Delivered,
+    ended: &Ended,
+    events: &EventRecords,
+    dead_letter_partitions: u32,
+    entry: &DedupEntry,
+) -> Vec<NewRecord> {
+    let mut records = vec![events.record(&job.job.tenant, &terminal(job, ended)), dedup_record(job, entry)];
+    if let (Outcome::DeadLettered(error), None) = (&ended.outcome, ended.duplicate_of) {
         records.push(dead_letter(job, error, &ended.failures, dead_letter_partitions, ended.at_ms));
     }
     records
+}
+
+/// What is remembered of a job's end until `window` has passed: that its key stands for it; of a job that did not hold
+/// its key, that its id does.
+pub fn dedup_entry(job: &Delivered, ended: &Ended, window: Duration) -> DedupEntry {
+    let key = job.job.idempotency_key.clone().filter(|_| ended.duplicate_of.is_none());
+    DedupEntry {
+        job_id: job.job_id,
+        tenant: job.job.tenant.clone(),
+        body_sha256: key.as_ref().map(|_| hex::encode(job.job.body_sha256())),
+        idempotency_key: key,
+        place: job.place.clone(),
+        outcome: ended.outcome.kind(),
+        seq: seq(ended.attempt, TERMINAL_N),
+        ended_at: ended.at_ms,
+        duplicate_of: ended.duplicate_of,
+        expires_at: ended.at_ms.saturating_add(window.as_millis() as u64),
+    }
+}
+
+fn dedup_record(job: &Delivered, entry: &DedupEntry) -> NewRecord {
+    let key = partition::job_key(&job.job.tenant, job.job.idempotency_key.as_deref(), job.job_id);
+    NewRecord {
+        to: TopicPartition::new(topics::dedup(&job.place.lane), job.place.partition),
+        key: Some(Bytes::from(key)),
+        value: Some(json(entry)),
+        headers: Vec::new(),
+        timestamp_ms: entry.ended_at,
+    }
 }
 
 /// The records of the end of a record that is not a job: its dead letter, and a `failed` event for whoever watches the id

@@ -8,7 +8,7 @@ use relay_log::port::{Log, LogError, NewRecord};
 use relay_protocol::event::seq;
 use relay_protocol::job::Hop;
 use relay_protocol::record::{AttemptFailure, StartedJob};
-use relay_protocol::{ErrorCode, Event, EventKind, Input, JobError};
+use relay_protocol::{ErrorCode, Event, EventKind, Input, JobError, JobId};
 use relay_runtime::clock::Clock;
 use relay_runtime::random::Random;
 use relay_runtime::telemetry::{EXPORT_ONLY, span_with_parent, traceparent_of};
@@ -20,6 +20,7 @@ use tracing::{Instrument, Span};
 
 use super::claim_check::{ClaimCheck, Named};
 use super::delivered::Delivered;
+use super::duplicate;
 use super::media::Media;
 use super::outcome::{Ended, Outcome};
 use super::retry::{self, Next, RetrySettings};
@@ -69,7 +70,8 @@ pub struct RunContext {
     pub retry: RetrySettings,
 }
 
-/// Runs `job` until it ends: done, impossible, cancelled by `cancel`, too late, or all attempts failed.
+/// Runs `job` until it ends: done, impossible, cancelled by `cancel`, too late, or all attempts failed. A job whose key an
+/// ended one has is not run: it ends as that one did.
 ///
 /// Dropping the future ends whatever it is doing; nothing but attempts, partials and retries was written then.
 pub async fn run(context: &RunContext, job: &Delivered, cancel: &CancellationToken) -> Ended {
@@ -78,7 +80,7 @@ pub async fn run(context: &RunContext, job: &Delivered, cancel: &CancellationTok
         biased;
         () = cancel.cancelled() => Outcome::Cancelled(JobError::new(ErrorCode::Cancelled, "the job was cancelled")),
         () = deadline(context, job) => Outcome::Expired(expired(job)),
-        outcome = run.attempts() => outcome,
+        outcome = run.outcome() => outcome,
     };
     run.end(outcome)
 }
@@ -105,6 +107,7 @@ struct Run<'a> {
     failed_backends: Vec<String>,
     last_partial_seq: Option<u64>,
     hops: Vec<Hop>,
+    duplicate_of: Option<JobId>,
     span: AttemptSpan,
     /// Every event so far was acknowledged to this node and delivered to its own watchers.
     told_here: Cell<bool>,
@@ -156,9 +159,10 @@ impl<'a> Run<'a> {
             failed_backends: Vec::new(),
             last_partial_seq: None,
             hops,
+            duplicate_of: job.duplicate.map(|first| first.of),
             span: AttemptSpan(Span::none()),
             // Events of earlier attempts, and the receipt of a job from outside, come from the log only.
-            told_here: Cell::new(job.has_gateway() && job.attempts_before == 0),
+            told_here: Cell::new(job.has_gateway() && job.attempts_before == 0 && job.duplicate.is_none()),
         };
         run.pass("intake");
         run
@@ -166,6 +170,16 @@ impl<'a> Run<'a> {
 
     fn pass(&mut self, hop: &str) {
         self.hops.push(Hop { hop: hop.to_owned(), at_us: self.context.clock.now_ms() * 1_000 });
+    }
+
+    async fn outcome(&mut self) -> Outcome {
+        if let Some(first) = &self.job.duplicate {
+            if let Some(outcome) = duplicate::outcome_of(self.context, &self.job.job.tenant, first).await {
+                return outcome;
+            }
+            self.duplicate_of = None;
+        }
+        self.attempts().await
     }
 
     async fn attempts(&mut self) -> Outcome {
@@ -418,6 +432,7 @@ impl<'a> Run<'a> {
             failures: self.failures,
             last_partial_seq: self.last_partial_seq,
             hops: self.hops,
+            duplicate_of: self.duplicate_of,
             told_here: self.told_here.get(),
             at_ms: self.context.clock.now_ms(),
         }

@@ -2,9 +2,12 @@
 
 use actix::{ActorContext, AsyncContext, Context, Handler};
 use relay_log::port::MemberEvent;
+use relay_protocol::JobId;
 
-use super::{DrainGuard, DrainLane, Fate, FromControl, FromLog, JobEnded, Lane, LaneState, Leave, Observe, Settled};
-use crate::intake::control::ControlEvent;
+use super::{
+    DrainGuard, DrainLane, Fate, FromLog, FromTopics, JobEnded, Lane, LaneState, Leave, Observe, OfKey, Settled,
+};
+use crate::intake::control::What;
 
 impl Handler<FromLog> for Lane {
     type Result = ();
@@ -38,16 +41,29 @@ impl Handler<FromLog> for Lane {
     }
 }
 
-impl Handler<FromControl> for Lane {
+impl Handler<FromTopics> for Lane {
     type Result = ();
 
-    fn handle(&mut self, FromControl(partition, event): FromControl, ctx: &mut Self::Context) {
+    fn handle(&mut self, FromTopics(said): FromTopics, ctx: &mut Self::Context) {
+        // What was read for an earlier assignment says nothing of this one.
+        if self.core.epoch(said.partition) != Some(said.epoch) {
+            return;
+        }
         let now = self.now_ms();
-        let effects = match event {
-            ControlEvent::Record(record) => self.core.control(partition, record),
-            ControlEvent::Read => self.core.control_read(partition, now),
+        let effects = match said.what {
+            What::Control(record) => self.core.control(said.partition, record),
+            What::ControlRead => self.core.control_read(said.partition, now),
+            What::Ended(index) => self.core.dedup_read(said.partition, index, now),
         };
         self.carry_out(effects, ctx);
+    }
+}
+
+impl Handler<OfKey> for Lane {
+    type Result = Option<(JobId, bool)>;
+
+    fn handle(&mut self, OfKey { partition, scope, body }: OfKey, _: &mut Self::Context) -> Self::Result {
+        self.core.of_key(partition, scope, body, self.now_ms())
     }
 }
 
@@ -70,7 +86,7 @@ impl Handler<Settled> for Lane {
         let now = self.now_ms();
         self.commit_took = took;
         let effects = match fate {
-            Fate::Committed => self.core.committed(&batch.offsets, now),
+            Fate::Committed => self.core.committed(&batch, now),
             Fate::NotCommitted(lost) => {
                 let mut effects = self.core.lost(&lost);
                 effects.extend(self.core.not_committed(batch, now));

@@ -1,7 +1,8 @@
 //! The actor that serves one lane on this node: it carries out what [`super::core::Core`] decides.
 //!
-//! Its mailbox is bounded by construction: one task sends member events and waits for each, one sends control events
-//! and waits for each, and every other message belongs to a job that runs or to the one commit under way.
+//! Its mailbox is bounded by construction: one task sends member events and waits for each, one sends what the topics beside
+//! the lane say and waits for each, questions have permits, and every other message belongs to a job that runs or to the one
+//! commit under way.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,24 +11,29 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use relay_log::port::{Member, MemberEvent, NewRecord, Release, TopicPartition};
 use relay_protocol::record::AuditEntry;
-use relay_protocol::{Event, JobError, topics};
-use tokio::sync::{mpsc, oneshot};
+use relay_protocol::{ErrorCode, Event, JobError, JobId, topics};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::control::{self, ControlEvent, Followed};
-use super::core::{Batch, Core, Effect, Key, LaneLimits};
+use super::control::{self, Followed, Said};
+use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
+use super::dedup::{self, Body, EndedJob, Scope};
+use super::dedup_topic::{self, Reading};
 use crate::events::route::{self, RoutedEvent};
-use crate::job::delivered::{Delivered, NotAJob};
+use crate::job::delivered::{Delivered, NotAJob, Receipt};
 use crate::job::outcome::{self, Ended, Outcome};
 use crate::job::run::{self, RunContext};
+use crate::job::{duplicate, misplaced};
 
 mod handlers;
 mod settle;
 
 /// How often deadlines and `not_before` times of waiting jobs are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// Control events that may wait for the actor.
-const CONTROL_EVENTS_MAX: usize = 256;
+/// What the topics beside the lane say and that may wait for the actor.
+const SAID_MAX: usize = 256;
+/// Questions for keys that may wait for the actor.
+const QUESTIONS_MAX: usize = 64;
 /// Longest wait for jobs that may share a commit.
 const GATHER_MAX: Duration = Duration::from_millis(5);
 /// Wait before an aborted commit is tried again; a hot retry would starve a rebalance.
@@ -46,15 +52,28 @@ pub struct LaneSettings {
     pub revoke_grace: Duration,
     /// Partitions of the dead-letter topic.
     pub dead_letter_partitions: u32,
+    /// Partitions of the lane.
+    pub partitions: u32,
+    /// How long the key and id of an ended job stand for it.
+    pub dedup_window: Duration,
+    /// Ended jobs remembered of one partition.
+    pub dedup_entries_max: usize,
 }
 
 /// What goes into a commit with a job's end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Payload {
     records: Vec<NewRecord>,
+    ended: Option<(Scope, EndedJob)>,
     audit: Option<AuditEntry>,
     /// The terminal event, and whose it is, for this node's own watchers once it is committed.
     tell_here: Option<(String, RoutedEvent)>,
+}
+
+impl Ends for Payload {
+    fn ended(&self) -> Option<(Scope, EndedJob)> {
+        self.ended
+    }
 }
 
 /// Serves one lane.
@@ -65,8 +84,9 @@ pub struct Lane {
     core: Core<Payload>,
     runs: HashMap<Key, RunningJob>,
     controls: HashMap<u32, CancellationToken>,
-    control_events: mpsc::Sender<(u32, ControlEvent)>,
-    control_source: Option<mpsc::Receiver<(u32, ControlEvent)>>,
+    said: mpsc::Sender<Said>,
+    sayings: Option<mpsc::Receiver<Said>>,
+    forgotten: u64,
     releases: Vec<(Vec<u32>, Release)>,
     /// How long the last commit took.
     commit_took: Duration,
@@ -86,6 +106,7 @@ struct RunningJob {
 #[derive(Clone)]
 pub struct LaneHandle {
     addr: Addr<Lane>,
+    questions: Arc<Semaphore>,
 }
 
 /// What a lane is doing.
@@ -102,7 +123,7 @@ pub struct LaneState {
 impl LaneHandle {
     /// Starts to serve a lane on the current thread.
     pub fn start(settings: LaneSettings, context: Arc<RunContext>, member: Arc<dyn Member>) -> Self {
-        let (control_events, control_source) = mpsc::channel(CONTROL_EVENTS_MAX);
+        let (said, sayings) = mpsc::channel(SAID_MAX);
         let core = Core::new(settings.limits);
         let lane = Lane {
             settings,
@@ -111,13 +132,21 @@ impl LaneHandle {
             core,
             runs: HashMap::new(),
             controls: HashMap::new(),
-            control_events,
-            control_source: Some(control_source),
+            said,
+            sayings: Some(sayings),
+            forgotten: 0,
             releases: Vec::new(),
             commit_took: Duration::ZERO,
             drained: None,
         };
-        Self { addr: lane.start() }
+        Self { addr: lane.start(), questions: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
+    }
+
+    /// The job of `partition` that an idempotency key stands for, and whether it does the same. `None` if there is none, the
+    /// partition is another node's, or the lane is too busy to say: only the job's own end tells for certain.
+    pub async fn of_key(&self, partition: u32, scope: Scope, body: Body) -> Option<(JobId, bool)> {
+        let _permit = self.questions.try_acquire().ok()?;
+        self.addr.send(OfKey { partition, scope, body }).await.ok().flatten()
     }
 
     /// What it is doing; `None` once it has ended.
@@ -158,11 +187,11 @@ impl Actor for Lane {
                 }
             }
         });
-        if let Some(mut source) = self.control_source.take() {
+        if let Some(mut sayings) = self.sayings.take() {
             let addr = ctx.address();
             actix::spawn(async move {
-                while let Some((partition, event)) = source.recv().await {
-                    if addr.send(FromControl(partition, event)).await.is_err() {
+                while let Some(said) = sayings.recv().await {
+                    if addr.send(FromTopics(said)).await.is_err() {
                         return;
                     }
                 }
@@ -182,7 +211,15 @@ struct FromLog(MemberEvent);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct FromControl(u32, ControlEvent);
+struct FromTopics(Said);
+
+#[derive(Message)]
+#[rtype(result = "Option<(JobId, bool)>")]
+struct OfKey {
+    partition: u32,
+    scope: Scope,
+    body: Body,
+}
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -221,8 +258,14 @@ impl Lane {
         self.context.clock.now_ms()
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         let lane = self.settings.lane.clone();
+        let (remembered, forgotten) = self.core.remembered();
+        metrics::gauge!("relay_dedup_entries", "lane" => lane.clone()).set(remembered as f64);
+        // A partition that is not ours any more takes its count with it.
+        let more = forgotten.saturating_sub(self.forgotten);
+        self.forgotten = forgotten;
+        metrics::counter!("relay_dedup_forgotten_total", "lane" => lane.clone()).increment(more);
         metrics::gauge!("relay_lane_running_jobs", "lane" => lane.clone()).set(self.core.running() as f64);
         metrics::gauge!("relay_lane_waiting_jobs", "lane" => lane).set(self.core.waiting() as f64);
     }
@@ -230,9 +273,16 @@ impl Lane {
     fn carry_out(&mut self, effects: Vec<Effect<Payload>>, ctx: &mut Context<Self>) {
         for effect in effects {
             match effect {
+                Effect::Accept(receipt) => self.accept(&receipt),
+                Effect::EndSame(job) => self.end_same(&job, ctx),
+                Effect::EndReused(job) => {
+                    self.count_duplicate("refused");
+                    let first = job.duplicate.map_or(job.job_id, |first| first.of);
+                    self.end_waiting(&job, Outcome::Failed(duplicate::key_reused(first)), ctx);
+                }
                 Effect::Run(job) => self.run(job, ctx),
                 Effect::EndCancelled(job) => {
-                    let error = JobError::new(relay_protocol::ErrorCode::Cancelled, "the job was cancelled");
+                    let error = JobError::new(ErrorCode::Cancelled, "the job was cancelled");
                     self.end_waiting(&job, Outcome::Cancelled(error), ctx);
                 }
                 Effect::EndExpired(job) => {
@@ -287,6 +337,7 @@ impl Lane {
             failures: Vec::new(),
             last_partial_seq: None,
             hops: job.job.hops.clone(),
+            duplicate_of: job.duplicate.map(|first| first.of),
             told_here: false,
             at_ms: self.now_ms(),
         };
@@ -301,10 +352,16 @@ impl Lane {
         let waited_ms = ended.at_ms.saturating_sub(job.place.accepted_at);
         metrics::histogram!("relay_job_total_seconds", "task" => job.job.task.name())
             .record(waited_ms as f64 / 1_000.0);
-        let records = outcome::records(job, ended, &self.context.events, self.settings.dead_letter_partitions);
+        if ended.duplicate_of.is_some() && job.duplicate.is_some_and(|first| first.ended_at_ms.is_some()) {
+            self.count_duplicate("repeated");
+        }
+        let entry = outcome::dedup_entry(job, ended, self.settings.dedup_window);
+        let dead_letter_partitions = self.settings.dead_letter_partitions;
+        let records = outcome::records(job, ended, &self.context.events, dead_letter_partitions, &entry);
         let terminal = records.first().filter(|_| ended.told_here).and_then(route::routed_new);
         let tell_here = terminal.map(|event| (job.job.tenant.clone(), event));
-        let payload = Payload { records, audit: Some(self.context.audit.outcome(job, ended)), tell_here };
+        let audit = Some(self.context.audit.outcome(job, ended));
+        let payload = Payload { records, ended: dedup::read(&entry), audit, tell_here };
         let effects = self.core.finished(key, job.epoch, payload, self.now_ms());
         self.carry_out(effects, ctx);
     }
@@ -315,24 +372,39 @@ impl Lane {
             return;
         }
         let effects = match Delivered::read(&self.settings.lane, record, epoch) {
-            Ok(job) => {
-                if !job.has_gateway() {
-                    self.accept(&job);
+            Ok(job) => match misplaced::moved(&job, self.settings.partitions) {
+                Some(moved) => {
+                    tracing::debug!(job_id = %job.job_id, at = %job.at, offset = key.1, to = %moved.to, "a job is moved");
+                    metrics::counter!("relay_jobs_moved_total", "lane" => self.settings.lane.clone()).increment(1);
+                    self.core.finished(key, epoch, Payload { records: vec![moved], ..Payload::default() }, now)
                 }
-                self.core.job(job, now)
-            }
+                None => self.core.job(job, now),
+            },
             Err(refused) => self.refuse(key, epoch, &refused, now),
         };
         self.carry_out(effects, ctx);
     }
 
+    /// Ends a record whose job is known already: that job's events are its own.
+    fn end_same(&mut self, job: &Delivered, ctx: &mut Context<Self>) {
+        tracing::debug!(job_id = %job.job_id, at = %job.at, offset = job.place.offset, "a job came once more");
+        self.count_duplicate("same");
+        let key = (job.at.partition, job.place.offset);
+        let effects = self.core.finished(key, job.epoch, Payload::default(), self.now_ms());
+        self.carry_out(effects, ctx);
+    }
+
+    fn count_duplicate(&self, how: &'static str) {
+        metrics::counter!("relay_duplicates_total", "lane" => self.settings.lane.clone(), "how" => how).increment(1);
+    }
+
     /// Writes the receipt of a job that came from outside.
-    fn accept(&self, job: &Delivered) {
-        let event = Event::accepted(job.job_id, job.place.clone(), job.job.traceparent.clone());
-        let record = self.context.events.record(&job.job.tenant, &event);
-        let actor = crate::audit::Actor { tenant: &job.job.tenant, subject: &job.job.subject };
-        let detail = serde_json::json!({ "task": job.job.task, "lane": job.place.lane, "way_in": "log" });
-        self.context.audit.accepted(actor, job.job_id, job.job.traceparent.as_deref(), detail);
+    fn accept(&self, job: &Receipt) {
+        let event = Event::accepted(job.job_id, job.place.clone(), job.traceparent.clone());
+        let record = self.context.events.record(&job.tenant, &event);
+        let actor = crate::audit::Actor { tenant: &job.tenant, subject: &job.subject };
+        let detail = serde_json::json!({ "task": job.task, "lane": job.place.lane, "way_in": "log" });
+        self.context.audit.accepted(actor, job.job_id, job.traceparent.as_deref(), detail);
         let (log, job_id) = (self.context.log.clone(), job.job_id);
         actix::spawn(async move {
             // `started` names the job's place too, so that watchers get the receipt even if this one is lost.
@@ -348,7 +420,7 @@ impl Lane {
         metrics::counter!("relay_records_refused_total", "lane" => self.settings.lane.clone()).increment(1);
         let dead_letter_partitions = self.settings.dead_letter_partitions;
         let records = outcome::not_a_job(refused, &self.context.events, dead_letter_partitions, now);
-        self.core.finished(key, epoch, Payload { records, audit: None, tell_here: None }, now)
+        self.core.finished(key, epoch, Payload { records, ..Payload::default() }, now)
     }
 
     fn release(&mut self, partition: u32) {
@@ -362,19 +434,24 @@ impl Lane {
     }
 
     fn assigned(&mut self, assignments: Vec<relay_log::port::Assignment>, ctx: &mut Context<Self>) {
-        let (now, mut followed) = (self.now_ms(), Vec::new());
+        let (now, mut control, mut ended) = (self.now_ms(), Vec::new(), Vec::new());
         for assignment in assignments {
-            let partition = assignment.at.partition;
+            let (partition, epoch) = (assignment.at.partition, assignment.epoch);
             let (since_ms, effects) = self.core.assigned(assignment, now);
             self.carry_out(effects, ctx);
             let stop = CancellationToken::new();
             if let Some(earlier) = self.controls.insert(partition, stop.clone()) {
                 earlier.cancel();
             }
-            let at = TopicPartition::new(topics::control(&self.settings.lane), partition);
-            followed.push(Followed { at, since_ms, stop });
+            let followed =
+                |topic| Followed { at: TopicPartition::new(topic, partition), epoch, since_ms, stop: stop.clone() };
+            control.push(followed(topics::control(&self.settings.lane)));
+            ended.push(followed(topics::dedup(&self.settings.lane)));
         }
-        actix::spawn(control::follow(self.context.log.clone(), followed, self.control_events.clone()));
+        let (log, clock) = (self.context.log.clone(), self.context.clock.clone());
+        let reading = Reading { log: log.clone(), clock, entries_max: self.settings.dedup_entries_max };
+        actix::spawn(control::follow(log, control, self.said.clone()));
+        actix::spawn(dedup_topic::read(reading, ended, self.said.clone()));
     }
 }
 

@@ -7,12 +7,14 @@ use relay_log::port::{Assignment, CommitOffset, Committed, TopicPartition};
 use relay_protocol::JobId;
 use relay_protocol::record::ControlRecord;
 
-use super::room::{Room, Waiting};
-use super::tracker::{Delivery, Progress, Tracker};
-use crate::job::delivered::Delivered;
+mod settle;
 
-/// Requests to cancel that a partition remembers for jobs that it has not read yet; the oldest are forgotten first.
-const CANCELS_MAX: usize = 10_000;
+use super::cancels::Cancels;
+use super::dedup::{Body, DedupIndex, EndedJob, Scope};
+use super::room::{Room, Waiting};
+use super::same::{Admission, Identities};
+use super::tracker::{Delivery, Progress, Tracker};
+use crate::job::delivered::{Delivered, Duplicate, Receipt};
 
 /// Bounds of a lane on one node.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,12 @@ pub type Key = (u32, u64);
 /// What to do.
 #[derive(Debug)]
 pub enum Effect<P> {
+    /// Write the receipt of a job that came from outside.
+    Accept(Box<Receipt>),
+    /// End this record: it is a job that is known already, and that job's events are its own.
+    EndSame(Box<Delivered>),
+    /// End this job as failed: its key is that of the job named, which does something else.
+    EndReused(Box<Delivered>),
     /// Begin to run this job.
     Run(Box<Delivered>),
     /// End this job, which never ran, as cancelled.
@@ -58,13 +66,24 @@ pub struct Batch<P> {
     pub offsets: Vec<CommitOffset>,
 }
 
+/// What is committed with a job's end.
+pub trait Ends {
+    /// What is known of the job from then on; `None` of a record that was no job of its own.
+    fn ended(&self) -> Option<(Scope, EndedJob)>;
+}
+
 #[derive(Debug)]
 struct Partition {
     at: TopicPartition,
     epoch: u64,
     tracker: Tracker,
-    /// Read before the control topic was; they wait for it.
+    control_read: bool,
+    dedup_read: bool,
+    /// Read before the control and dedup topics were; they wait for them.
     held: Option<VecDeque<Delivered>>,
+    same: Identities,
+    /// Jobs that wait for the end of another with their key, by offset.
+    followers: BTreeMap<u64, Delivered>,
     /// Highest attempt that an earlier owner began, by offset, of the jobs that were not admitted yet.
     attempts: HashMap<u64, u32>,
     cancels: Cancels,
@@ -87,7 +106,7 @@ pub struct Core<P> {
     draining: bool,
 }
 
-impl<P> Core<P> {
+impl<P: Ends> Core<P> {
     /// A share without partitions.
     pub fn new(limits: LaneLimits) -> Self {
         Self {
@@ -111,7 +130,25 @@ impl<P> Core<P> {
 
     /// Jobs that wait.
     pub fn waiting(&self) -> usize {
-        self.room.len() + self.partitions.values().filter_map(|one| one.held.as_ref()).map(VecDeque::len).sum::<usize>()
+        let of_one = |one: &Partition| one.followers.len() + one.held.as_ref().map_or(0, VecDeque::len);
+        self.room.len() + self.partitions.values().map(of_one).sum::<usize>()
+    }
+
+    /// The epoch under which a partition is this node's.
+    pub fn epoch(&self, partition: u32) -> Option<u64> {
+        self.partitions.get(&partition).map(|owned| owned.epoch)
+    }
+
+    /// Ended jobs that are remembered, and how many were forgotten before their time, of the partitions that are ours.
+    pub fn remembered(&self) -> (usize, u64) {
+        let indexes = self.partitions.values().map(|owned| owned.same.index());
+        indexes.fold((0, 0), |(len, forgotten), index| (len + index.len(), forgotten + index.forgotten()))
+    }
+
+    /// The job of `partition` that an idempotency key stands for, and whether it does the same; `None` if there is none, or
+    /// the partition is not ours.
+    pub fn of_key(&self, partition: u32, scope: Scope, body: Body, now_ms: u64) -> Option<(JobId, bool)> {
+        self.partitions.get(&partition)?.same.of_key(scope, body, now_ms)
     }
 
     /// Partitions that are this node's.
@@ -124,7 +161,7 @@ impl<P> Core<P> {
         self.running.is_empty() && self.finished.is_empty() && !self.committing
     }
 
-    /// A partition is this node's now. Its jobs wait until [`Core::control_read`]; returns since when (milliseconds since
+    /// A partition is this node's now. Its jobs wait until [`Core::control_read`] and [`Core::dedup_read`]; returns since when (milliseconds since
     /// the Unix epoch) the control topic must be read, `None` for from its start, and what to do: a full room reads nothing
     /// of a new partition either.
     pub fn assigned(&mut self, assignment: Assignment, now_ms: u64) -> (Option<u64>, Vec<Effect<P>>) {
@@ -135,7 +172,11 @@ impl<P> Core<P> {
             at: assignment.at,
             epoch: assignment.epoch,
             tracker,
+            control_read: false,
+            dedup_read: false,
             held: Some(VecDeque::new()),
+            same: Identities::new(DedupIndex::new(0)),
+            followers: BTreeMap::new(),
             attempts: HashMap::new(),
             cancels: Cancels::default(),
             paused: false,
@@ -150,7 +191,7 @@ impl<P> Core<P> {
         let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
         match record {
             // Once the topic was read, new attempts are our own.
-            ControlRecord::Started(started) if owned.held.is_some() => {
+            ControlRecord::Started(started) if !owned.control_read => {
                 // Of jobs that ended nobody will ask.
                 let inherited = owned.tracker.inherited();
                 for job in started.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
@@ -176,19 +217,40 @@ impl<P> Core<P> {
             }
             _ => {}
         }
-        match self.room.get(job_id) {
-            Some(job) if job.at.partition == partition && owned.cancels.has(job_id, &job.job.tenant) => {
-                self.room.remove(job_id).map(|job| Effect::EndCancelled(Box::new(job))).into_iter().collect()
-            }
-            _ => Vec::new(),
-        }
+        let asked = |job: &Delivered| job.at.partition == partition && owned.cancels.has(job_id, &job.job.tenant);
+        let follower = owned.followers.iter().find(|(_, job)| job.job_id == job_id && asked(job));
+        let ends = match follower.map(|(offset, _)| *offset) {
+            Some(offset) => self.partitions.get_mut(&partition).and_then(|owned| owned.followers.remove(&offset)),
+            None if self.room.get(job_id).is_some_and(asked) => self.room.remove(job_id),
+            None => None,
+        };
+        ends.map(|job| Effect::EndCancelled(Box::new(job))).into_iter().collect()
     }
 
-    /// The control topic of a partition was read to its end: its jobs may run.
+    /// The control topic of a partition was read to its end.
     pub fn control_read(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
         let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
-        let held = owned.held.take().unwrap_or_default();
-        let mut effects: Vec<_> = held.into_iter().filter_map(|job| self.admit(job, now_ms)).collect();
+        owned.control_read = true;
+        self.admit_held(partition, now_ms)
+    }
+
+    /// The dedup topic of a partition was read to its end, with what it says.
+    pub fn dedup_read(&mut self, partition: u32, index: DedupIndex, now_ms: u64) -> Vec<Effect<P>> {
+        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
+        owned.dedup_read = true;
+        owned.same = Identities::new(index);
+        self.admit_held(partition, now_ms)
+    }
+
+    /// Once all was read that its jobs must know of, they may run.
+    fn admit_held(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
+        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
+        let mut effects = Vec::new();
+        if owned.control_read && owned.dedup_read {
+            for job in owned.held.take().unwrap_or_default() {
+                self.admit(job, now_ms, &mut effects);
+            }
+        }
         effects.extend(self.go_on(now_ms));
         effects
     }
@@ -209,22 +271,35 @@ impl<P> Core<P> {
         let mut effects = Vec::new();
         match &mut owned.held {
             Some(held) => held.push_back(job),
-            None => effects.extend(self.admit(job, now_ms)),
+            None => self.admit(job, now_ms, &mut effects),
         }
         effects.extend(self.go_on(now_ms));
         effects
     }
 
-    fn admit(&mut self, mut job: Delivered, now_ms: u64) -> Option<Effect<P>> {
-        let owned = self.partitions.get_mut(&job.at.partition)?;
-        if let Some(attempts) = owned.attempts.remove(&job.place.offset) {
+    fn admit(&mut self, mut job: Delivered, now_ms: u64, effects: &mut Vec<Effect<P>>) {
+        let Some(owned) = self.partitions.get_mut(&job.at.partition) else { return };
+        let offset = job.place.offset;
+        if let Some(attempts) = owned.attempts.remove(&offset) {
             job.attempts_before = job.attempts_before.max(attempts);
         }
-        if owned.cancels.has(job.job_id, &job.job.tenant) {
-            return Some(Effect::EndCancelled(Box::new(job)));
+        let admission = owned.same.admit(offset, &job.identity, now_ms);
+        job.duplicate = match admission {
+            Admission::Same => return effects.push(Effect::EndSame(Box::new(job))),
+            Admission::New => None,
+            Admission::Follows(of) | Admission::Reused(of) => Some(Duplicate { of, ended_at_ms: None }),
+            Admission::Repeats(ended) => Some(Duplicate::of(&ended)),
+        };
+        effects.extend(job.receipt().map(Effect::Accept));
+        if matches!(admission, Admission::Reused(_)) {
+            effects.push(Effect::EndReused(Box::new(job)));
+        } else if owned.cancels.has(job.job_id, &job.job.tenant) {
+            effects.push(Effect::EndCancelled(Box::new(job)));
+        } else if matches!(admission, Admission::Follows(_)) {
+            owned.followers.insert(offset, job);
+        } else {
+            self.room.push(now_ms, job);
         }
-        self.room.push(now_ms, job);
-        None
     }
 
     /// A job (or a record that is none) ended, with what is to be committed for it.
@@ -244,10 +319,23 @@ impl<P> Core<P> {
     }
 
     /// The batch was committed.
-    pub fn committed(&mut self, offsets: &[CommitOffset], now_ms: u64) -> Vec<Effect<P>> {
+    pub fn committed(&mut self, batch: &Batch<P>, now_ms: u64) -> Vec<Effect<P>> {
         self.committing = false;
         self.in_commit.clear();
-        for offset in offsets {
+        for ((partition, offset), epoch, payload) in &batch.jobs {
+            let Some(owned) = self.partitions.get_mut(partition).filter(|owned| owned.epoch == *epoch) else {
+                continue;
+            };
+            let ended = payload.ended();
+            for follower in owned.same.committed(*offset, ended) {
+                // One that was cancelled or expired meanwhile is not there any more.
+                if let (Some(mut job), Some((_, first))) = (owned.followers.remove(&follower), &ended) {
+                    job.duplicate = Some(Duplicate::of(first));
+                    self.room.push(now_ms, job);
+                }
+            }
+        }
+        for offset in &batch.offsets {
             match self.partitions.get_mut(&offset.at.partition) {
                 Some(owned) if owned.epoch == offset.epoch => owned.tracker.committed(offset.next),
                 _ => {}
@@ -279,58 +367,6 @@ impl<P> Core<P> {
         })
     }
 
-    /// The time to gather is over.
-    pub fn gathered(&mut self) -> Vec<Effect<P>> {
-        self.gathering = false;
-        let mut effects: Vec<_> = self.commit().into_iter().collect();
-        effects.extend(self.releases());
-        effects
-    }
-
-    /// The next commit, if there is something to commit and none is under way.
-    fn settle(&mut self) -> Vec<Effect<P>> {
-        let mut effects = Vec::new();
-        if self.gathering {
-            // It comes when the time is over.
-        } else if self.is_worth_gathering() {
-            self.gathering = true;
-            effects.push(Effect::Gather);
-        } else {
-            effects.extend(self.commit());
-        }
-        effects.extend(self.releases());
-        effects
-    }
-
-    /// Jobs that were read together end together: without a pause the first of them has a transaction to itself, and all
-    /// others wait for it.
-    fn is_worth_gathering(&self) -> bool {
-        let in_a_hurry = self.draining || self.partitions.values().any(|owned| owned.revoking);
-        !self.committing && !self.finished.is_empty() && !self.running.is_empty() && !in_a_hurry
-    }
-
-    fn commit(&mut self) -> Option<Effect<P>> {
-        if self.committing || self.finished.is_empty() {
-            return None;
-        }
-        let jobs = std::mem::take(&mut self.finished);
-        for ((partition, offset), _, _) in &jobs {
-            self.in_commit.insert(*partition);
-            if let Some(owned) = self.partitions.get_mut(partition) {
-                owned.tracker.finish(*offset);
-            }
-        }
-        let offsets = self.in_commit.iter().filter_map(|number| self.offset(*number)).collect();
-        self.committing = true;
-        Some(Effect::Commit(Batch { jobs, offsets }))
-    }
-
-    fn offset(&self, number: u32) -> Option<CommitOffset> {
-        let owned = self.partitions.get(&number)?;
-        let progress = owned.tracker.proposal();
-        Some(CommitOffset { at: owned.at.clone(), epoch: owned.epoch, next: progress.next, metadata: progress.pack() })
-    }
-
     /// A rebalance takes these partitions: their waiting jobs go back, their running ones may still end.
     pub fn revoking(&mut self, partitions: &[u32]) -> Vec<Effect<P>> {
         let mut effects = Vec::new();
@@ -340,6 +376,7 @@ impl<P> Core<P> {
                 Some(owned) => {
                     owned.revoking = true;
                     owned.held = None;
+                    owned.followers.clear();
                 }
                 // What is not ours must not hold the rebalance up.
                 None => effects.push(Effect::Release(*number)),
@@ -379,22 +416,6 @@ impl<P> Core<P> {
         keys.into_iter().map(Effect::Abandon).collect()
     }
 
-    fn releases(&mut self) -> Vec<Effect<P>> {
-        let busy: HashSet<u32> =
-            self.running.keys().map(|key| key.0).chain(self.finished.iter().map(|(at, _, _)| at.0)).collect();
-        let in_commit = if self.committing { self.in_commit.clone() } else { HashSet::new() };
-        let settled: Vec<u32> = self
-            .partitions
-            .iter()
-            .filter(|(number, owned)| owned.revoking && !busy.contains(number) && !in_commit.contains(number))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in &settled {
-            self.partitions.remove(number);
-        }
-        settled.into_iter().map(Effect::Release).collect()
-    }
-
     /// Starts no more jobs.
     pub fn drain(&mut self) {
         self.draining = true;
@@ -402,7 +423,12 @@ impl<P> Core<P> {
 
     /// Time has passed: deadlines, `not_before`.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Effect<P>> {
-        let expired = self.room.take_expired(now_ms);
+        let mut expired = self.room.take_expired(now_ms);
+        for owned in self.partitions.values_mut() {
+            owned.same.tick(now_ms);
+            let late = |_: &u64, job: &mut Delivered| job.job.deadline.is_some_and(|at| at <= now_ms);
+            expired.extend(owned.followers.extract_if(.., late).map(|(_, job)| job));
+        }
         let mut effects: Vec<_> = expired.into_iter().map(|job| Effect::EndExpired(Box::new(job))).collect();
         effects.extend(self.go_on(now_ms));
         effects
@@ -429,29 +455,5 @@ impl<P> Core<P> {
             }
         }
         effects
-    }
-}
-
-/// Requests to cancel, also for jobs that were not read yet.
-#[derive(Debug, Default)]
-struct Cancels {
-    tenants: HashMap<JobId, String>,
-    order: VecDeque<JobId>,
-}
-
-impl Cancels {
-    fn add(&mut self, job_id: JobId, tenant: String) {
-        if self.tenants.insert(job_id, tenant).is_none() {
-            self.order.push_back(job_id);
-        }
-        if self.order.len() > CANCELS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.tenants.remove(&oldest);
-        }
-    }
-
-    fn has(&self, job_id: JobId, tenant: &str) -> bool {
-        self.tenants.get(&job_id).is_some_and(|found| found == tenant)
     }
 }
