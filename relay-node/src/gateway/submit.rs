@@ -66,6 +66,7 @@ pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static
     let key = partition::job_key(&job.tenant, job.idempotency_key.as_deref(), job_id);
     let at = TopicPartition::new(topics::jobs(lane), partition::of_key(key.as_bytes(), partitions));
     let record = record(node, &job, key, at.clone(), now_ms)?;
+    online.claims.keep(&job.input, now_ms).await.map_err(|error| error.to_job_error())?;
     let offsets = online.log.append(vec![record]).await.map_err(log_error)?;
     let offset = offsets.first().copied().unwrap_or_default();
     let place = Place { lane: lane.to_owned(), partition: at.partition, offset, accepted_at: now_ms };

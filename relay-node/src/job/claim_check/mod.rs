@@ -1,114 +1,100 @@
 //! The claim check: inputs and results too large for a record lie in the object store, the record carries the claim.
 //!
-//! Nodes share one folder. The folder's identity lies in a file of it and in the cluster topic, so that a node whose
-//! folder is another one refuses to start instead of losing inputs.
+//! Nodes share one store: a folder, or a bucket. Its identity lies in an object of it and in the cluster topic, so that a
+//! node whose store is another one refuses to start instead of losing inputs.
 
-use std::path::{Path as FsPath, PathBuf};
+mod cache;
+mod chain;
+mod connect;
+mod error;
+mod parts;
+mod paths;
+mod quota;
+mod settings;
+mod sweep;
+mod writer;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::local::LocalFileSystem;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use relay_log::port::{Log, LogError, NewRecord, ReadEvent, Start, TopicPartition};
 use relay_protocol::job::StoredObject;
-use relay_protocol::{ErrorCode, Input, JobError, topics};
+use relay_protocol::{Input, topics};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio_util::io::StreamReader;
 
 use super::media::{Media, MediaBody};
 
+pub use cache::{Cache, CacheFile};
+pub use error::StoreError;
+pub use parts::{PART_BYTES, PartWriter, UploadEnd, UploadLimits, UploadName, UploadState};
+pub use settings::{StoreKind, StoreSettings};
+pub use sweep::{Sweeper, Swept, keep_swept};
+pub use writer::ObjectWriter;
+
 /// Key of the store's identity in the cluster topic.
 const STORE_KEY: &str = "object-store";
-/// File of the shared folder that holds its identity.
-const STORE_FILE: &str = "store-id";
-/// Bytes of one part of a written object, in flight at a time: one.
-const PART_BYTES: usize = 5 * 1024 * 1024;
 /// Bytes read at a time when a digest is checked.
 const DIGEST_CHUNK_BYTES: usize = 256 * 1024;
 
-/// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// It cannot be read or written now.
-    #[error("the object store cannot be used: {0}")]
-    Unavailable(#[from] object_store::Error),
-    /// A file of it cannot be read.
-    #[error("the object store cannot be read: {0}")]
-    Read(#[from] std::io::Error),
-    /// The object is not what its claim says.
-    #[error("object {path} does not match its claim: {reason}")]
-    Mismatch {
-        /// Where it lies.
-        path: String,
-        /// How it differs.
-        reason: String,
-    },
-    /// More bytes than allowed.
-    #[error("{bytes} bytes are over the limit of {limit}")]
-    TooLarge {
-        /// Bytes that came.
-        bytes: u64,
-        /// Bytes allowed.
-        limit: u64,
-    },
-    /// The node's folder is not the one that the cluster uses.
-    #[error(
-        "the object store folder {} is another one than the cluster's (its identity is {found}, the cluster's {expected}): mount the shared folder there, or set store.folder",
-        folder.display()
-    )]
-    OtherFolder {
-        /// This node's folder.
-        folder: PathBuf,
-        /// Its identity.
-        found: String,
-        /// The cluster's.
-        expected: String,
-    },
-    /// The cluster's word on the store cannot be read or written.
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
-
-impl StoreError {
-    /// The error as clients see it.
-    pub fn to_job_error(&self) -> JobError {
-        let code = match self {
-            Self::Mismatch { .. } => ErrorCode::DigestMismatch,
-            Self::TooLarge { .. } => ErrorCode::TooLarge,
-            Self::Unavailable(object_store::Error::NotFound { .. }) => ErrorCode::InputUnavailable,
-            _ => ErrorCode::StoreUnavailable,
-        };
-        JobError::new(code, self.to_string())
-    }
-}
+/// The bytes of an object.
+pub type ObjectBytes = Box<dyn AsyncRead + Send + Unpin>;
 
 /// The cluster's object store.
 #[derive(Debug, Clone)]
 pub struct ClaimCheck {
-    store: Arc<LocalFileSystem>,
-    folder: PathBuf,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn ObjectStore>,
+    folder: Option<connect::Folder>,
+    place: String,
+    advice: &'static str,
+    cache: Cache,
+    quota: Arc<quota::Quota>,
+    finishes: Semaphore,
+    ages: sweep::Ages,
 }
 
 impl ClaimCheck {
-    /// Opens the shared folder, making it if there is none.
+    /// Opens the store. A folder is made if there is none; nothing is asked of an S3 server yet. Inputs that do not lie in a
+    /// folder go through `cache` while their jobs run.
     ///
     /// # Errors
-    /// It cannot be made or read.
-    pub fn open(folder: &FsPath) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(folder)?;
-        let folder = folder.canonicalize()?;
-        let store = LocalFileSystem::new_with_prefix(&folder)?.with_automatic_cleanup(true);
-        Ok(Self { store: Arc::new(store), folder })
+    /// A folder that cannot be made or read; [`StoreError::Setting`].
+    pub fn open(settings: &StoreSettings, cache: Cache) -> Result<Self, StoreError> {
+        let connect::Connected { store, folder, place, advice } = connect::connect(settings)?;
+        let quota = Arc::new(quota::Quota::new(store.clone(), settings.tenant_bytes_max));
+        let finishes = Semaphore::new(parts::FINISHES_MAX);
+        let ages = sweep::Ages::of(settings);
+        Ok(Self { inner: Arc::new(Inner { store, folder, place, advice, cache, quota, finishes, ages }) })
     }
 
-    /// Checks that this folder is the one that the cluster uses; the first node's folder becomes it.
+    fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner.store
+    }
+
+    fn quota(&self) -> &Arc<quota::Quota> {
+        &self.inner.quota
+    }
+
+    fn finishes(&self) -> &Semaphore {
+        &self.inner.finishes
+    }
+
+    /// Checks that this store is the one that the cluster uses; the first node's store becomes it.
     ///
     /// # Errors
-    /// [`StoreError::OtherFolder`], or the log cannot be used.
+    /// [`StoreError::OtherStore`], or store or log cannot be used.
     pub async fn check_shared(&self, log: &dyn Log, new_id: &str, now_ms: u64) -> Result<(), StoreError> {
-        let found = self.identity(new_id)?;
+        let found = self.identity(new_id).await?;
         let at = TopicPartition::new(topics::CLUSTER, 0);
         let expected = match first_identity(log, &at).await? {
             Some(expected) => expected,
@@ -128,26 +114,23 @@ impl ClaimCheck {
         if found == expected {
             return Ok(());
         }
-        Err(StoreError::OtherFolder { folder: self.folder.clone(), found, expected })
+        let Inner { place, advice, .. } = &*self.inner;
+        Err(StoreError::OtherStore { place: place.clone(), advice, found, expected })
     }
 
-    fn identity(&self, new_id: &str) -> Result<String, StoreError> {
-        let file = self.folder.join(STORE_FILE);
-        match std::fs::read_to_string(&file) {
-            Ok(id) => Ok(id.trim().to_owned()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let draft = self.folder.join(format!("{STORE_FILE}.{new_id}"));
-                std::fs::write(&draft, new_id)?;
-                // A link never replaces: of two nodes that make the file at once, one wins and both read the same.
-                let linked = std::fs::hard_link(&draft, &file);
-                std::fs::remove_file(&draft)?;
-                match linked {
-                    Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
-                    _ => Ok(std::fs::read_to_string(&file)?.trim().to_owned()),
-                }
+    async fn identity(&self, new_id: &str) -> Result<String, StoreError> {
+        let path = Path::from(paths::IDENTITY);
+        if self.head(paths::IDENTITY).await?.is_none() {
+            // It is never replaced: of two nodes that make it at once, one wins and both read the same.
+            let put = self.store().put_opts(&path, new_id.to_owned().into(), PutMode::Create.into()).await;
+            if let Err(error) = put
+                && !matches!(error, object_store::Error::AlreadyExists { .. })
+            {
+                return Err(error.into());
             }
-            Err(error) => Err(error.into()),
         }
+        let bytes = self.store().get(&path).await?.bytes().await?;
+        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
     /// Writes bytes under `path` and returns their claim.
@@ -156,56 +139,156 @@ impl ClaimCheck {
     /// The store cannot be written.
     pub async fn put(&self, path: &str, bytes: Bytes, named: Named) -> Result<StoredObject, StoreError> {
         let claim = claim(path, bytes.len() as u64, &Sha256::digest(&bytes), named);
-        self.store.put(&Path::from(path), PutPayload::from_bytes(bytes)).await?;
+        self.store().put(&Path::from(path), PutPayload::from_bytes(bytes)).await?;
         Ok(claim)
     }
 
-    /// Begins to write an object of at most `bytes_max` bytes, part by part.
-    ///
-    /// # Errors
-    /// The store cannot be written.
-    pub async fn writer(&self, path: String, bytes_max: u64) -> Result<ObjectWriter, StoreError> {
-        let upload = self.store.put_multipart(&Path::from(path.as_str())).await?;
-        let parts = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-        Ok(ObjectWriter { path, parts, digest: Sha256::new(), bytes: 0, bytes_max })
-    }
-
-    /// Removes an object that no job will ask for. What cannot be removed stays, and is logged.
+    /// Removes an input that no job will ask for. One whose id a client made stays until the sweep takes it: another job may
+    /// name it. What cannot be removed stays, and is logged.
     pub async fn discard(&self, object: &StoredObject) {
-        if let Err(error) = self.store.delete(&Path::from(object.path.as_str())).await {
+        if paths::is_named(&object.path) {
+            return;
+        }
+        let objects = [Some(object.path.clone()), paths::used(&object.path)].into_iter().flatten().collect();
+        if let Err(error) = self.delete(objects).await {
             tracing::warn!(%error, path = object.path, "an unused object could not be removed");
         }
     }
 
-    /// The file of a stored object.
+    /// Keeps a job's input from the orphan sweep; its retention begins now. Inputs that are no uploads need nothing.
     ///
     /// # Errors
-    /// Its path leads out of the store.
-    pub fn file(&self, object: &StoredObject) -> Result<PathBuf, StoreError> {
-        Ok(self.store.path_to_filesystem(&Path::parse(&object.path).map_err(object_store::Error::from)?)?)
+    /// [`StoreError::Gone`] if the upload is not there, or so old that the sweep may be taking it; the store cannot be used.
+    pub async fn keep(&self, input: &Input, now_ms: u64) -> Result<(), StoreError> {
+        let Input::Object(object) = input else { return Ok(()) };
+        let Some(mark) = paths::used(&object.path) else { return Ok(()) };
+        let gone = || StoreError::Gone(object.path.clone());
+        let upload = self.head(&object.path).await?.ok_or_else(gone)?;
+        if self.inner.ages.is_orphan(&upload, now_ms) {
+            let marked = self.head(&mark).await?.ok_or_else(gone)?;
+            if self.inner.ages.is_past_retention(&marked, now_ms) {
+                return Err(gone());
+            }
+        }
+        self.store().put(&Path::from(mark), PutPayload::new()).await?;
+        Ok(())
     }
 
-    /// A job's input, its size and digest checked.
+    /// The bytes of an object from `offset` on, not checked.
+    ///
+    /// # Errors
+    /// It is not there; the store cannot be read.
+    pub async fn read(&self, object: &StoredObject, offset: u64) -> Result<ObjectBytes, StoreError> {
+        let path = Path::parse(&object.path).map_err(object_store::Error::from)?;
+        if let Some(folder) = &self.inner.folder {
+            let file = folder.files.path_to_filesystem(&path)?;
+            let mut file = tokio::fs::File::open(file).await.map_err(|error| error::file_error(&object.path, error))?;
+            file.seek(std::io::SeekFrom::Start(offset)).await?;
+            return Ok(Box::new(file));
+        }
+        if offset >= object.bytes {
+            return Ok(Box::new(tokio::io::empty()));
+        }
+        let options = GetOptions::default().with_range((offset > 0).then_some(GetRange::Offset(offset)));
+        let bytes = self.store().get_opts(&path, options).await?.into_stream();
+        Ok(Box::new(StreamReader::new(bytes.map_err(std::io::Error::other))))
+    }
+
+    /// A job's input, its size and digest checked. What does not lie in a folder is brought to the cache.
     ///
     /// # Errors
     /// [`StoreError::Mismatch`] if it is not what the claim says; the store cannot be read.
     pub async fn open_input(&self, input: &Input) -> Result<Media, StoreError> {
-        match input {
-            Input::Inline(media) => Ok(Media::memory(media.data.clone(), media.name.clone(), media.media_type.clone())),
-            Input::Text(text) | Input::Url(text) => {
-                Ok(Media::memory(Bytes::copy_from_slice(text.as_bytes()), None, Some("text/plain".to_owned())))
+        let object = match input {
+            Input::Inline(media) => {
+                return Ok(Media::memory(media.data.clone(), media.name.clone(), media.media_type.clone()));
             }
-            Input::Object(object) => {
-                let file = self.file(object)?;
-                check_digest(&file, object).await?;
-                Ok(Media {
-                    name: object.name.clone(),
-                    media_type: object.media_type.clone(),
-                    bytes: object.bytes,
-                    body: MediaBody::File(file),
-                })
+            Input::Text(text) | Input::Url(text) => {
+                let bytes = Bytes::copy_from_slice(text.as_bytes());
+                return Ok(Media::memory(bytes, None, Some("text/plain".to_owned())));
+            }
+            Input::Object(object) => object,
+        };
+        let (body, held) = match &self.inner.folder {
+            Some(folder) => {
+                self.check(object).await?;
+                let path = Path::parse(&object.path).map_err(object_store::Error::from)?;
+                (folder.files.path_to_filesystem(&path)?, None)
+            }
+            None => {
+                let (held, file) = self.inner.cache.file(object.bytes).await?;
+                self.copy_checked(object, Some(file)).await?;
+                (held.path().to_owned(), Some(Arc::new(held)))
+            }
+        };
+        Ok(Media {
+            name: object.name.clone(),
+            media_type: object.media_type.clone(),
+            bytes: object.bytes,
+            body: MediaBody::File(body),
+            held,
+        })
+    }
+
+    /// Reads an object and compares it with its claim.
+    async fn check(&self, object: &StoredObject) -> Result<(), StoreError> {
+        self.copy_checked(object, None).await
+    }
+
+    /// The same, and writes its bytes to a file.
+    async fn copy_checked(&self, object: &StoredObject, mut to: Option<tokio::fs::File>) -> Result<(), StoreError> {
+        let mut from = self.read(object, 0).await?;
+        let (mut digest, mut bytes) = (Sha256::new(), 0_u64);
+        let mut chunk = vec![0; DIGEST_CHUNK_BYTES];
+        loop {
+            let read = from.read(&mut chunk).await?;
+            if read == 0 {
+                break;
+            }
+            bytes += read as u64;
+            if bytes > object.bytes {
+                return Err(StoreError::mismatch(&object.path, format!("it has more than {} bytes", object.bytes)));
+            }
+            digest.update(&chunk[..read]);
+            if let Some(file) = &mut to {
+                file.write_all(&chunk[..read]).await?;
             }
         }
+        if let Some(file) = &mut to {
+            file.flush().await?;
+        }
+        if bytes != object.bytes {
+            let reason = format!("it has {bytes} bytes instead of {}", object.bytes);
+            return Err(StoreError::mismatch(&object.path, reason));
+        }
+        if hex::encode(digest.finalize()) != object.sha256 {
+            return Err(StoreError::mismatch(&object.path, "its SHA-256 is another one"));
+        }
+        Ok(())
+    }
+
+    /// An object's facts; `None` if it is not there.
+    async fn head(&self, path: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        match self.store().head(&Path::from(path)).await {
+            Ok(object) => Ok(Some(object)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes objects, those that are gone already included; returns how many there were.
+    async fn delete(&self, objects: Vec<String>) -> Result<usize, StoreError> {
+        let objects = stream::iter(objects.into_iter().map(|object| Ok(Path::from(object)))).boxed();
+        let mut deleted = self.store().delete_stream(objects);
+        let mut count = 0;
+        while let Some(one) = deleted.next().await {
+            match one {
+                Ok(_) => count += 1,
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(count)
     }
 }
 
@@ -216,58 +299,6 @@ pub struct Named {
     pub name: Option<String>,
     /// Media type.
     pub media_type: Option<String>,
-}
-
-/// An object that is being written; dropped before [`ObjectWriter::finish`], it never was.
-pub struct ObjectWriter {
-    path: String,
-    parts: WriteMultipart,
-    digest: Sha256,
-    bytes: u64,
-    bytes_max: u64,
-}
-
-impl ObjectWriter {
-    /// Bytes written so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Adds bytes; waits while the store is behind.
-    ///
-    /// # Errors
-    /// [`StoreError::TooLarge`], or the store cannot be written.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
-        self.bytes += bytes.len() as u64;
-        if self.bytes > self.bytes_max {
-            return Err(StoreError::TooLarge { bytes: self.bytes, limit: self.bytes_max });
-        }
-        self.parts.wait_for_capacity(1).await?;
-        self.digest.update(&bytes);
-        self.parts.put(bytes);
-        Ok(())
-    }
-
-    /// Makes the object visible and returns its claim.
-    ///
-    /// # Errors
-    /// The store cannot be written.
-    pub async fn finish(self, named: Named) -> Result<StoredObject, StoreError> {
-        self.parts.finish().await?;
-        Ok(claim(&self.path, self.bytes, &self.digest.finalize(), named))
-    }
-
-    /// SHA-256 of what was written so far.
-    pub fn sha256(&self) -> [u8; 32] {
-        self.digest.clone().finalize().into()
-    }
-
-    /// Gives the object up.
-    pub async fn abort(self) {
-        if let Err(error) = self.parts.abort().await {
-            tracing::warn!(%error, path = self.path, "an unfinished object could not be removed");
-        }
-    }
 }
 
 fn claim(path: &str, bytes: u64, digest: &[u8], named: Named) -> StoredObject {
@@ -293,32 +324,4 @@ async fn first_identity(log: &dyn Log, at: &TopicPartition) -> Result<Option<Str
             }
         }
     }
-}
-
-async fn check_digest(file: &FsPath, object: &StoredObject) -> Result<(), StoreError> {
-    let mismatch = |reason| StoreError::Mismatch { path: object.path.clone(), reason };
-    let mut opened = match tokio::fs::File::open(file).await {
-        Ok(opened) => opened,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(object_store::Error::NotFound { path: object.path.clone(), source: error.into() }.into());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let (mut digest, mut bytes) = (Sha256::new(), 0_u64);
-    let mut chunk = vec![0; DIGEST_CHUNK_BYTES];
-    loop {
-        let read = opened.read(&mut chunk).await?;
-        if read == 0 {
-            break;
-        }
-        bytes += read as u64;
-        digest.update(&chunk[..read]);
-    }
-    if bytes != object.bytes {
-        return Err(mismatch(format!("it has {bytes} bytes instead of {}", object.bytes)));
-    }
-    if hex::encode(digest.finalize()) != object.sha256 {
-        return Err(mismatch("its SHA-256 is another one".to_owned()));
-    }
-    Ok(())
 }
