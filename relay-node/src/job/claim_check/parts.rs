@@ -271,8 +271,12 @@ impl PartWriter {
     /// [`StoreError::TooManyParts`], [`StoreError::QuotaExceeded`], or the store cannot be written; then what was gathered
     /// is gone and has to be sent again.
     pub async fn flush(&mut self) -> Result<(), StoreError> {
-        let mut gathered = std::mem::take(&mut self.gathered);
-        let mut left = std::mem::take(&mut self.gathered_bytes) as u64;
+        let gathered = std::mem::take(&mut self.gathered);
+        let bytes = std::mem::take(&mut self.gathered_bytes);
+        self.store_gathered(gathered, bytes as u64).await
+    }
+
+    async fn store_gathered(&mut self, mut gathered: Vec<Bytes>, mut left: u64) -> Result<(), StoreError> {
         for _ in 0..CONFLICTS_MAX {
             if left == 0 {
                 return Ok(());
@@ -317,16 +321,19 @@ impl Drop for PartWriter {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let gathered = std::mem::take(&mut self.gathered);
+        let bytes = std::mem::take(&mut self.gathered_bytes) as u64;
+        // Empty, so that it ends here if the runtime ends before it has stored anything.
         let mut rest = Self {
             claims: self.claims.clone(),
             name: self.name.clone(),
             limits: self.limits,
             state: self.state,
-            gathered: std::mem::take(&mut self.gathered),
-            gathered_bytes: std::mem::take(&mut self.gathered_bytes),
+            gathered: Vec::new(),
+            gathered_bytes: 0,
         };
         runtime.spawn(async move {
-            if let Err(error) = rest.flush().await {
+            if let Err(error) = rest.store_gathered(gathered, bytes).await {
                 tracing::debug!(%error, upload_id = %rest.name.id, "the end of a cut upload was not stored");
             }
         });
