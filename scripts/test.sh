@@ -43,7 +43,7 @@ check "lints" cargo clippy --workspace --quiet -- -D warnings
 check "lints of tests" cargo clippy --workspace --all-targets --quiet -- -D warnings -A clippy::unwrap_used -A clippy::expect_used
 check "tidy" cargo run --quiet -p xtask -- tidy
 
-echo "== python for the producer examples"
+echo "== python for the producer examples and the S3 server"
 if scripts/python.sh; then :; else failed=$((failed + 1)); fi
 
 echo "== a Kafka broker of our own"

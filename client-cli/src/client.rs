@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use relay_protocol::event::JobStatus;
-use relay_protocol::session::{CancelOutcomeV1, SubmitInputV1, SubmitV1, UploadBeginV1};
-use relay_protocol::{ErrorCode, JobError, JobId};
+use relay_protocol::session::{CancelOutcomeV1, SubmitInputV1, SubmitV1, UploadBeginV2};
+use relay_protocol::{ErrorCode, JobError, JobId, UploadId};
 use tokio::io::AsyncWrite;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
@@ -19,6 +19,9 @@ use crate::upload::{self, Progress, Source, Uploaded};
 
 /// Events of one job that may wait for its handle.
 const EVENTS_MAX: usize = 256;
+
+/// Times that one upload begins again because an earlier connection of it left bytes meanwhile.
+const OVERTAKEN_MAX: u32 = 8;
 
 /// A session with the relay. Cheap to clone; every clone uses the same connection.
 #[derive(Clone)]
@@ -108,10 +111,11 @@ impl Client {
     ) -> Result<(Receipt, Option<(mpsc::Receiver<ClientEvent>, Arc<JobShared>)>), ClientError> {
         let partition = self.facts.borrow().reply_partition;
         let job_id = job.job_id.unwrap_or_else(|| JobId::new(now_ms(), partition, random_u64()));
+        let upload_id = UploadId::new(u128::from(random_u64()) << 64 | u128::from(random_u64()));
         // A job that the caller named may have been submitted before: its past counts then.
-        let mut again = job.job_id.is_some();
+        let (mut again, mut overtaken) = (job.job_id.is_some(), 0);
         loop {
-            let Some((input, payload)) = self.input(job, progress).await? else {
+            let Some((input, payload)) = self.input(job, (upload_id, &mut overtaken), progress).await? else {
                 continue;
             };
             let (listener, kept) = if watched {
@@ -129,10 +133,11 @@ impl Client {
         }
     }
 
-    /// The input as the submit names it, uploaded if need be; `None` if the upload fell with its connection.
+    /// The input as the submit names it, uploaded if need be; `None` if the upload was cut with its connection.
     async fn input(
         &self,
         job: &JobRequest,
+        (upload_id, overtaken): (UploadId, &mut u32),
         progress: Progress<'_>,
     ) -> Result<Option<(SubmitInputV1, Bytes)>, ClientError> {
         let (mut source, bytes) = match &job.input {
@@ -154,8 +159,9 @@ impl Client {
             let message = format!("an input of {bytes} bytes is over the node's limit of {upload_bytes_max}");
             return Err(rejected(ErrorCode::TooLarge, message));
         }
-        let begin = UploadBeginV1 {
+        let begin = UploadBeginV2 {
             request: 0,
+            upload_id,
             bytes: Some(bytes),
             name: job.name.clone().unwrap_or_default(),
             media_type: job.media_type.clone().unwrap_or_default(),
@@ -164,6 +170,11 @@ impl Client {
             Uploaded::Stored(upload) => Some((SubmitInputV1::Upload(upload), Bytes::new())),
             Uploaded::Lost if self.commands.is_closed() => return Err(ClientError::Closed),
             Uploaded::Lost => None,
+            Uploaded::Overtaken(error) if *overtaken == OVERTAKEN_MAX => return Err(ClientError::Rejected(error)),
+            Uploaded::Overtaken(_) => {
+                *overtaken += 1;
+                None
+            }
         })
     }
 

@@ -1,11 +1,13 @@
-//! Sends an input that is too large for a submit: in chunks, within the node's window, with its digest at the end.
+//! Sends an input that is too large for a submit: in chunks, within the node's window, with its digest at the end. Over a
+//! new connection it goes on where the stored bytes end.
 
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use relay_protocol::limits::TRANSFER_CHUNK_BYTES;
-use relay_protocol::session::{UploadBeginV1, UploadChunkV1, UploadEndV1};
+use relay_protocol::session::{UploadBeginV2, UploadChunkV1, UploadEndV1};
+use relay_protocol::{ErrorCode, JobError};
 use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
@@ -61,24 +63,34 @@ impl Source {
 pub(crate) enum Uploaded {
     /// A submit of this connection may name it by this number.
     Stored(u64),
-    /// The connection went: begin anew.
+    /// The connection went: begin again with the same id.
     Lost,
+    /// An earlier connection of this upload, which was lost, left bytes that this one did not know of: the same.
+    Overtaken(JobError),
 }
 
-/// Uploads all of `source`, of which the size is `bytes`.
+/// Uploads what the node lacks of `source`, which is at its begin and of which the size is `bytes`.
 ///
 /// # Errors
 /// [`ClientError::Rejected`], [`ClientError::Io`], [`ClientError::NoConnection`].
 pub(crate) async fn upload(
     commands: &mpsc::Sender<Command>,
-    begin: UploadBeginV1,
+    begin: UploadBeginV2,
     source: &mut Source,
     progress: Progress<'_>,
 ) -> Result<Uploaded, ClientError> {
     let bytes = begin.bytes.unwrap_or_default();
     let (signals, mut inbox) = mpsc::channel(SIGNALS_MAX);
     send(commands, Command::UploadBegin { begin, signals }).await?;
-    let mut state = State { upload: 0, allowed: 0, progress, bytes };
+    let mut state = State { upload: 0, stored: None, allowed: 0, progress, bytes };
+    let stored = loop {
+        if let Step::End(uploaded) = state.on(inbox.recv().await)? {
+            return Ok(uploaded);
+        }
+        if let Some(stored) = state.stored {
+            break stored;
+        }
+    };
     let (mut offset, mut digest) = (0, Sha256::new());
     loop {
         while offset >= state.allowed {
@@ -93,14 +105,20 @@ pub(crate) async fn upload(
                 return Ok(uploaded);
             }
         }
-        let payload = source.chunk().await?;
+        let mut payload = source.chunk().await?;
         if payload.is_empty() {
             break;
         }
         digest.update(&payload);
-        let chunk = UploadChunkV1 { upload: state.upload, offset };
+        let first = offset;
         offset += payload.len() as u64;
-        send(commands, Command::UploadChunk { chunk, payload }).await?;
+        // What is stored is read for its digest only.
+        let known = stored.saturating_sub(first).min(payload.len() as u64);
+        drop(payload.split_to(known as usize));
+        if !payload.is_empty() {
+            let chunk = UploadChunkV1 { upload: state.upload, offset: first + known };
+            send(commands, Command::UploadChunk { chunk, payload }).await?;
+        }
     }
     let end = UploadEndV1 { upload: state.upload, bytes: offset, sha256: digest.finalize().into() };
     send(commands, Command::UploadEnd { end }).await?;
@@ -113,6 +131,8 @@ pub(crate) async fn upload(
 
 struct State<'a> {
     upload: u64,
+    /// Bytes that the node had at the begin, once it has said so.
+    stored: Option<u64>,
     /// Bytes that may have been sent.
     allowed: u64,
     progress: Progress<'a>,
@@ -130,16 +150,25 @@ impl State<'_> {
             Some(UploadSignal::Begun(upload)) => self.upload = upload,
             Some(UploadSignal::Ack { next, window }) => {
                 let window = window.min(WINDOW_BYTES_MAX);
+                self.stored.get_or_insert(next);
                 // The last chunk may reach over the window by no byte: what is allowed is counted from its first.
                 self.allowed = (next + window).saturating_sub(TRANSFER_CHUNK_BYTES as u64 - 1).max(next + 1);
                 (self.progress)(next, self.bytes);
             }
             Some(UploadSignal::Done) => return Ok(Step::End(Uploaded::Stored(self.upload))),
+            Some(UploadSignal::Failed(ClientError::Rejected(error))) if is_wrong_offset(&error) => {
+                return Ok(Step::End(Uploaded::Overtaken(error)));
+            }
             Some(UploadSignal::Failed(error)) => return Err(error),
             Some(UploadSignal::Lost) | None => return Ok(Step::End(Uploaded::Lost)),
         }
         Ok(Step::On)
     }
+}
+
+/// Whether the node has other bytes of the upload than it had at the begin.
+fn is_wrong_offset(error: &JobError) -> bool {
+    error.code == ErrorCode::WrongOffset.as_str()
 }
 
 async fn send(commands: &mpsc::Sender<Command>, command: Command) -> Result<(), ClientError> {

@@ -77,6 +77,10 @@ error_codes! {
     MediaTooLarge "media_too_large" 422 false;
     /// The uploaded bytes do not have the digest or size that was announced.
     DigestMismatch "digest_mismatch" 400 false;
+    /// The bytes of an upload do not begin where the stored ones end.
+    WrongOffset "wrong_offset" 409 false;
+    /// The tenant's inputs take all the room that it has in the object store.
+    QuotaExceeded "quota_exceeded" 507 true;
     /// There is no such upload, or not any more.
     UnknownUpload "unknown_upload" 404 false;
     /// The URL is not on the node's allow-list.

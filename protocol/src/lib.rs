@@ -28,7 +28,7 @@ pub mod topics;
 pub use error_code::ErrorCode;
 pub use event::{Event, EventKind, JobError};
 pub use frame::{DecodeError, Frame};
-pub use id::{JobId, SessionId};
+pub use id::{JobId, SessionId, UploadId};
 pub use job::{Input, Job, Priority, StoredObject};
 pub use message::Message;
 pub use task::Task;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::JobId;
+use crate::id::{JobId, UploadId};
 
 /// Where a submitted job's input is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,11 +177,27 @@ pub struct ResumedV1 {
     pub jobs: u32,
 }
 
-/// Begins an upload; answered by an [`UploadAckV1`].
+/// Begins an upload that lives as long as its connection; answered by an [`UploadAckV1`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadBeginV1 {
     /// Number of the request; names the upload on this connection from now on.
     pub request: u64,
+    /// Size, if known.
+    pub bytes: Option<u64>,
+    /// Name of the file; empty if it has none.
+    pub name: String,
+    /// Media type; empty if unknown.
+    pub media_type: String,
+}
+
+/// Begins an upload that outlives its connection, or goes on with it on any node; answered by an [`UploadAckV1`] whose
+/// `next` is the first byte that is not stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadBeginV2 {
+    /// Number of the request; names the upload on this connection from now on.
+    pub request: u64,
+    /// Names the upload on every connection of the tenant; made by the client.
+    pub upload_id: UploadId,
     /// Size, if known.
     pub bytes: Option<u64>,
     /// Name of the file; empty if it has none.

@@ -34,10 +34,10 @@ use crate::gateway::sessions::Sessions;
 use crate::intake::core::LaneLimits;
 use crate::intake::lane::{LaneHandle, LaneSettings};
 use crate::intake::starts::{Registrar, Starts};
-use crate::job::claim_check::{ClaimCheck, StoreError};
+use crate::job::claim_check::{Cache, ClaimCheck, StoreError, Sweeper, keep_swept};
 use crate::job::run::RunContext;
-use crate::job::url_input::UrlInputs;
-use crate::settings::Settings;
+use crate::job::url_input::{Networks, UrlInputs, UrlRules};
+use crate::settings::{InputSettings, Settings};
 use crate::state::{NodeState, Online};
 
 /// Wait before the log is asked again while it cannot be reached.
@@ -209,7 +209,7 @@ async fn go_online(
             Err(error) => error,
         };
         let reason = format!("{error:#}");
-        if matches!(error.downcast_ref(), Some(StoreError::OtherFolder { .. })) {
+        if error.downcast_ref().is_some_and(StoreError::is_final) {
             state.readiness.block("store", reason);
             return Err(error);
         }
@@ -256,20 +256,16 @@ async fn connect(
         );
         lane_partitions.insert(lane.clone(), jobs);
     }
-    let claims = open_store(state, &**log).await?;
+    let cache = cache(state);
+    let claims = open_store(state, &**log, cache.clone()).await?;
     let hub = Arc::new(Hub::new(log.clone(), events.clone(), stop.clone()));
     let reply_partition = relay_protocol::partition::of_key(state.name.as_bytes(), events.partitions());
     hub.follow(reply_partition).await?;
-    let inputs = &settings.inputs;
     let online = Arc::new(Online {
         log: log.clone(),
         hub,
         claims,
-        urls: UrlInputs::new(
-            inputs.url_allow.clone(),
-            inputs.upload_bytes_max,
-            Duration::from_millis(inputs.url_timeout_ms),
-        ),
+        urls: UrlInputs::new(url_rules(&settings.inputs)?, cache),
         audit: Audit::spawn(log.clone(), state.clock.clone(), state.name.clone(), audit_partitions),
         lanes: lane_partitions,
         reply_partition,
@@ -281,14 +277,43 @@ async fn connect(
     }
     let handles = served.values().cloned().collect();
     drop(online.served.set(served));
+    sweep(state, &online, stop);
     Ok((online, handles))
 }
 
-async fn open_store(state: &NodeState, log: &dyn Log) -> anyhow::Result<ClaimCheck> {
-    let claims = ClaimCheck::open(&state.settings.store.folder).context("store.folder")?;
+fn cache(state: &NodeState) -> Cache {
+    let store = &state.settings.store;
+    // Not the node's name alone: a killed life of the node may have left its folder.
+    let name = format!("{:016x}", state.random.next_u64());
+    Cache::new(&store.cache_folder, &name, store.cache_bytes_max)
+}
+
+async fn open_store(state: &NodeState, log: &dyn Log, cache: Cache) -> anyhow::Result<ClaimCheck> {
+    let claims = ClaimCheck::open(&state.settings.store, cache).context("section [store]")?;
     let new_id = format!("{:016x}{:016x}", state.random.next_u64(), state.random.next_u64());
-    claims.check_shared(log, &new_id, state.clock.now_ms()).await?;
+    claims.check_shared(log, &new_id, state.clock.now_ms()).await.context("section [store]")?;
     Ok(claims)
+}
+
+fn url_rules(inputs: &InputSettings) -> anyhow::Result<UrlRules> {
+    let private = Networks::parse(&inputs.url_allow_private).map_err(anyhow::Error::msg)?;
+    Ok(UrlRules {
+        allowed: inputs.url_allow.clone(),
+        private,
+        redirects_max: inputs.url_redirects_max,
+        bytes_max: inputs.upload_bytes_max,
+        memory_bytes_max: inputs.inline_bytes_max,
+        timeout: Duration::from_millis(inputs.url_timeout_ms),
+    })
+}
+
+/// Begins to sweep the store, nodes that start together not together.
+fn sweep(state: &NodeState, online: &Online, stop: &CancellationToken) {
+    let settings = &state.settings.store;
+    let sweeper = Sweeper::new(online.claims.clone(), settings);
+    let first_after = Duration::from_millis(state.random.next_u64() % settings.sweep_interval_ms.max(1));
+    let interval = Duration::from_millis(settings.sweep_interval_ms);
+    tokio::spawn(keep_swept(sweeper, interval, first_after, state.clock.clone(), stop.clone()));
 }
 
 async fn serve_lane(

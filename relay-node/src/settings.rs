@@ -1,6 +1,5 @@
 //! Settings of a relay node; meaning, unit and default of each key are in `config/relay-node.toml`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use relay_log::kafka::KafkaSettings;
@@ -10,13 +9,21 @@ use relay_runtime::telemetry::TelemetrySettings;
 use serde::Deserialize;
 
 use crate::backend::localai::LocalAiSettings;
+use crate::job::claim_check::StoreSettings;
 use crate::job::retry::RetrySettings;
 
 /// The defaults, as users read them.
 pub const DEFAULTS: &str = include_str!("../config/relay-node.toml");
 
 /// Keys whose variable is a comma list.
-const LISTS: [&str; 5] = ["lanes.names", "inputs.url_allow", "backends.static", "coordinator.url", "auth.tokens"];
+const LISTS: [&str; 6] = [
+    "lanes.names",
+    "inputs.url_allow",
+    "inputs.url_allow_private",
+    "backends.static",
+    "coordinator.url",
+    "auth.tokens",
+];
 
 /// Settings of one relay node.
 #[derive(Debug, Clone, Deserialize)]
@@ -79,14 +86,6 @@ impl DedupSettings {
     }
 }
 
-/// Section `[store]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/relay-node.toml is their documentation")]
-pub struct StoreSettings {
-    pub folder: PathBuf,
-}
-
 /// Section `[inputs]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,6 +94,8 @@ pub struct InputSettings {
     pub inline_bytes_max: usize,
     pub upload_bytes_max: u64,
     pub url_allow: Vec<String>,
+    pub url_allow_private: Vec<String>,
+    pub url_redirects_max: usize,
     pub url_timeout_ms: u64,
 }
 
@@ -169,6 +170,10 @@ impl Settings {
         let wrong = |key, problem: &str| Err(Unusable { key, problem: problem.to_owned() });
         if self.inputs.inline_bytes_max > limit {
             return wrong("inputs.inline_bytes_max", &format!("must be at most {limit}"));
+        }
+        self.store.check(self.inputs.upload_bytes_max)?;
+        if let Err(problem) = crate::job::url_input::Networks::parse(&self.inputs.url_allow_private) {
+            return wrong("inputs.url_allow_private", &problem);
         }
         if self.lanes.running_max == 0 || self.lanes.waiting_max == 0 {
             return wrong("lanes.running_max", "and lanes.waiting_max must be at least 1");

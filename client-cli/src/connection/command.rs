@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use relay_protocol::JobId;
-use relay_protocol::session::{CancelOutcomeV1, SubmitV1, UploadBeginV1, UploadChunkV1, UploadEndV1};
+use relay_protocol::session::{CancelOutcomeV1, SubmitV1, UploadBeginV2, UploadChunkV1, UploadEndV1};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::error::ClientError;
@@ -26,7 +26,7 @@ pub(crate) struct Receipt {
 pub(crate) enum Submitted {
     /// It is durable.
     Accepted(Receipt),
-    /// The connection went, and the upload with it: upload again and submit the same job again.
+    /// The connection went: begin the upload again and submit the same job again.
     UploadLost,
 }
 
@@ -102,7 +102,7 @@ pub(crate) enum Command {
     /// The writer of a fetch has room again.
     Refetch { request: u64 },
     /// Begin an upload.
-    UploadBegin { begin: UploadBeginV1, signals: mpsc::Sender<UploadSignal> },
+    UploadBegin { begin: UploadBeginV2, signals: mpsc::Sender<UploadSignal> },
     /// A part of an upload.
     UploadChunk { chunk: UploadChunkV1, payload: Bytes },
     /// End an upload.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use relay_protocol::hello::{ErrorV1, GoodbyeV1, MovedV1, PingV1, PongV1};
 use relay_protocol::session::{
     AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1,
-    StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV1, UploadChunkV1,
+    StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV2, UploadChunkV1,
     UploadDoneV1, UploadEndV1, WatchV1,
 };
 use relay_protocol::{DecodeError, ErrorCode, Frame, JobError, JobId, Message, frame};
@@ -42,7 +42,7 @@ pub(crate) enum Effect {
     Fetched { request: u64, total: u64, last: bool, bytes: Bytes },
     /// A request was refused.
     Failed { request: u64, error: JobError },
-    /// An upload, or a submit of one, fell with its connection: upload again.
+    /// An upload, or a submit of one, fell with its connection: begin it again.
     Lost { request: u64 },
     /// Connect again.
     Reconnect { reason: String },
@@ -174,7 +174,7 @@ impl Core {
     }
 
     /// Begins an upload; the shell gives the head without its number.
-    pub(crate) fn upload_begin(&mut self, mut begin: UploadBeginV1, out: &mut Effects) -> u64 {
+    pub(crate) fn upload_begin(&mut self, mut begin: UploadBeginV2, out: &mut Effects) -> u64 {
         let upload = self.number();
         begin.request = upload;
         if !self.online {

@@ -9,10 +9,10 @@ use relay_protocol::event::{EventKind, JobStatus, Place, TERMINAL_N};
 use relay_protocol::hello::{ErrorV1, GoodbyeV1, HelloV1, MovedV1, PingV1, PongV1, WelcomeV1};
 use relay_protocol::session::{
     AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1,
-    StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UploadAckV1, UploadBeginV1, UploadChunkV1, UploadDoneV1,
+    StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UploadAckV1, UploadBeginV2, UploadChunkV1, UploadDoneV1,
     UploadEndV1, WatchV1,
 };
-use relay_protocol::{ErrorCode, Event, Frame, JobError, JobId, Message as _, SessionId, frame};
+use relay_protocol::{ErrorCode, Event, Frame, JobError, JobId, Message as _, SessionId, UploadId, frame};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -95,6 +95,8 @@ pub(crate) struct Seen {
     pub(crate) submits: Vec<JobId>,
     /// Sessions.
     pub(crate) sessions: usize,
+    /// Bytes of uploads; they outlive connections.
+    pub(crate) uploads: HashMap<UploadId, Vec<u8>>,
     /// Chunks of uploads.
     pub(crate) upload_chunks: usize,
     /// Jobs of each resume.
@@ -171,7 +173,8 @@ struct Session {
     plan: Plan,
     seen: Arc<Mutex<Seen>>,
     socket: WebSocketStream<TcpStream>,
-    uploads: HashMap<u64, Vec<u8>>,
+    /// Uploads by their numbers on this connection.
+    uploads: HashMap<u64, UploadId>,
     events: usize,
     /// Which of the peer's sessions it is, from 1 on.
     number: usize,
@@ -227,17 +230,18 @@ impl Session {
                 self.send(&CancelReplyV1 { request, job_id, outcome: CancelOutcomeV1::Requested }, b"").await
             }
             FetchV1::KIND => self.fetch(frame.head().unwrap()).await,
-            UploadBeginV1::KIND => {
-                let upload = frame.head::<UploadBeginV1>().unwrap().request;
-                self.uploads.insert(upload, Vec::new());
-                self.send(&UploadAckV1 { upload, next: 0, window: WINDOW_BYTES }, b"").await
+            UploadBeginV2::KIND => {
+                let UploadBeginV2 { request: upload, upload_id, .. } = frame.head().unwrap();
+                self.uploads.insert(upload, upload_id);
+                let next = self.seen.lock().unwrap().uploads.entry(upload_id).or_default().len() as u64;
+                self.send(&UploadAckV1 { upload, next, window: WINDOW_BYTES }, b"").await
             }
             UploadChunkV1::KIND => self.chunk(frame.head().unwrap(), &frame.payload).await,
             UploadEndV1::KIND => {
                 let UploadEndV1 { upload, bytes, sha256 } = frame.head().unwrap();
-                let media = &self.uploads[&upload];
+                let media = self.seen.lock().unwrap().uploads[&self.uploads[&upload]].clone();
                 assert_eq!(media.len() as u64, bytes);
-                assert_eq!(<[u8; 32]>::from(Sha256::digest(media)), sha256);
+                assert_eq!(<[u8; 32]>::from(Sha256::digest(&media)), sha256);
                 self.send(&UploadDoneV1 { upload }, b"").await
             }
             _ => Ok(()),
@@ -285,7 +289,9 @@ impl Session {
         }
         self.cut_at(Cut::BeforeTaking)?;
         let media = match submit.input {
-            SubmitInputV1::Upload(upload) => Bytes::from(self.uploads.remove(&upload).unwrap()),
+            SubmitInputV1::Upload(upload) => {
+                Bytes::from(self.seen.lock().unwrap().uploads[&self.uploads[&upload]].clone())
+            }
             _ => payload,
         };
         if matches!(submit.input, SubmitInputV1::Upload(_)) {
@@ -361,10 +367,13 @@ impl Session {
             seen.upload_chunks
         };
         self.cut_at(Cut::InUpload(chunks))?;
-        let media = self.uploads.get_mut(&chunk.upload).unwrap();
-        assert_eq!(chunk.offset, media.len() as u64, "chunks follow each other");
-        media.extend_from_slice(payload);
-        let next = media.len() as u64;
+        let next = {
+            let mut seen = self.seen.lock().unwrap();
+            let media = seen.uploads.get_mut(&self.uploads[&chunk.upload]).unwrap();
+            assert_eq!(chunk.offset, media.len() as u64, "chunks follow each other");
+            media.extend_from_slice(payload);
+            media.len() as u64
+        };
         self.send(&UploadAckV1 { upload: chunk.upload, next, window: WINDOW_BYTES }, b"").await
     }
 }

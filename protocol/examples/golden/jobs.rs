@@ -2,12 +2,12 @@
 
 use std::error::Error;
 
-use relay_protocol::JobId;
 use relay_protocol::session::{
     AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1,
-    StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV1, UploadChunkV1,
-    UploadDoneV1, UploadEndV1, WatchV1,
+    StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV1, UploadBeginV2,
+    UploadChunkV1, UploadDoneV1, UploadEndV1, WatchV1,
 };
+use relay_protocol::{JobId, UploadId};
 
 use crate::{Vector, message};
 
@@ -122,6 +122,15 @@ fn transfers() -> Result<Vec<Vector>, Box<dyn Error>> {
         name: "talk.flac".to_owned(),
         media_type: "audio/flac".to_owned(),
     };
+    let resumable = UploadBeginV2 {
+        request: 70_001,
+        upload_id: UploadId::new(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f),
+        bytes: Some(5_000_000_000),
+        name: "talk.flac".to_owned(),
+        media_type: "audio/flac".to_owned(),
+    };
+    let unknown_resumable =
+        UploadBeginV2 { request: 4, bytes: None, name: String::new(), media_type: String::new(), ..resumable.clone() };
     let unknown_size = UploadBeginV1 { request: 3, bytes: None, name: String::new(), media_type: String::new() };
     let mut sha256 = [0; 32];
     for (byte, value) in sha256.iter_mut().zip((0u8..=255).step_by(8)) {
@@ -131,6 +140,8 @@ fn transfers() -> Result<Vec<Vector>, Box<dyn Error>> {
     Ok(vec![
         message("", &begin, b"")?,
         message("unknown_size", &unknown_size, b"")?,
+        message("", &resumable, b"")?,
+        message("unknown_size", &unknown_resumable, b"")?,
         message("", &UploadChunkV1 { upload: 70_000, offset: 262_144 }, b"fLaC")?,
         message("", &UploadAckV1 { upload: 70_000, next: 524_288, window: 4_194_304 }, b"")?,
         message("", &UploadEndV1 { upload: 70_000, bytes: 5_000_000_000, sha256 }, b"")?,

@@ -211,10 +211,10 @@ async fn write(writer: &mut ObjectWriter, bytes: Bytes) -> Result<(), JobError> 
 /// Begins a new object among the tenant's uploads.
 ///
 /// # Errors
-/// [`ErrorCode::StoreUnavailable`].
+/// [`ErrorCode::StoreUnavailable`], [`ErrorCode::QuotaExceeded`].
 pub(super) async fn writer(node: &NodeState, tenant: &str) -> Result<ObjectWriter, JobError> {
     let path = format!("{}{:016x}{:016x}", submit::uploads_of(tenant), node.random.next_u64(), node.random.next_u64());
-    let writer = node.online()?.claims.writer(path, node.settings.inputs.upload_bytes_max).await;
+    let writer = node.online()?.claims.writer(tenant, path, node.settings.inputs.upload_bytes_max).await;
     writer.map_err(|error| error.to_job_error())
 }
 

@@ -117,10 +117,9 @@ async fn result(node: web::Data<NodeState>, caller: Caller, id: web::Path<JobId>
         api_error(&JobError::new(ErrorCode::StoreUnavailable, format!("the result cannot be read: {error}")))
     };
     let online = node.online().map_err(|error| api_error(&error))?;
-    let path = online.claims.file(&stored).map_err(|error| unavailable(&error))?;
-    let file = tokio::fs::File::open(path).await.map_err(|error| unavailable(&error))?;
+    let bytes = online.claims.read(&stored, 0).await.map_err(|error| unavailable(&error))?;
     let media_type = stored.media_type.as_deref().unwrap_or("application/octet-stream").to_owned();
-    let body = actix_web::body::SizedStream::new(stored.bytes, ReaderStream::with_capacity(file, 64 * 1024));
+    let body = actix_web::body::SizedStream::new(stored.bytes, ReaderStream::with_capacity(bytes, 64 * 1024));
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, media_type))
         .insert_header(("X-Content-SHA256", stored.sha256))

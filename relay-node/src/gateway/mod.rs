@@ -15,3 +15,4 @@ pub mod sessions;
 pub mod sse;
 pub mod submit;
 pub mod upload;
+pub mod uploads;

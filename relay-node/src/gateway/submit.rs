@@ -69,6 +69,7 @@ pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static
     let at = TopicPartition::new(topics::jobs(lane), partition::of_key(key.as_bytes(), partitions));
     check_key(online, lane, &job, job_id, at.partition).await?;
     let record = record(node, &job, key, at.clone(), now_ms)?;
+    online.claims.keep(&job.input, now_ms).await.map_err(|error| error.to_job_error())?;
     let offsets = online.log.append(vec![record]).await.map_err(log_error)?;
     let offset = offsets.first().copied().unwrap_or_default();
     let place = Place { lane: lane.to_owned(), partition: at.partition, offset, accepted_at: now_ms };

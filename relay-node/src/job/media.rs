@@ -1,8 +1,11 @@
 //! A job's input as a backend reads it: in memory, or a file of the node's cache or of the shared folder.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+use super::claim_check::CacheFile;
 
 /// Input media.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub struct Media {
     pub bytes: u64,
     /// Where the bytes are.
     pub body: MediaBody,
+    /// Keeps a file of the cache until the last reader is done.
+    pub held: Option<Arc<CacheFile>>,
 }
 
 /// Where media's bytes are.
@@ -29,7 +34,7 @@ pub enum MediaBody {
 impl Media {
     /// Media in memory.
     pub fn memory(data: Bytes, name: Option<String>, media_type: Option<String>) -> Self {
-        Self { name, media_type, bytes: data.len() as u64, body: MediaBody::Memory(data) }
+        Self { name, media_type, bytes: data.len() as u64, body: MediaBody::Memory(data), held: None }
     }
 
     /// All bytes in memory, if they are at most `bytes_max`.

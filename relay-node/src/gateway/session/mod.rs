@@ -13,9 +13,9 @@ use relay_protocol::limits::SESSION_JOBS_MAX;
 use relay_protocol::message::KINDS;
 use relay_protocol::session::{
     AcceptedV1, CancelV1, EventV1, FetchV1, ResumeV1, StatusV1, SubmitV1, UnwatchV1, UploadBeginV1, UploadChunkV1,
-    UploadEndV1, WatchV1,
+    UploadDoneV1, UploadEndV1, WatchV1,
 };
-use relay_protocol::{ErrorCode, Frame, JobError, JobId, Message, SessionId, frame};
+use relay_protocol::{ErrorCode, Frame, JobError, JobId, Message, SessionId, StoredObject, frame};
 use relay_runtime::auth::Identity;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -75,6 +75,10 @@ enum Reply {
         request: u64,
         job_id: JobId,
         outcome: Result<WatchGuard, JobError>,
+    },
+    Uploaded {
+        upload: u64,
+        outcome: Result<StoredObject, JobError>,
     },
     Frame(Bytes),
     Failed {
@@ -227,6 +231,14 @@ impl Session {
         match reply {
             Reply::Frame(frame) => self.send_frame(frame).await,
             Reply::Failed { request, error } => self.fail(request, &error).await,
+            Reply::Uploaded { upload, outcome: Ok(object) } => {
+                self.uploads.finished(upload, Some(object));
+                self.send(&UploadDoneV1 { upload }, b"").await
+            }
+            Reply::Uploaded { upload, outcome: Err(error) } => {
+                self.uploads.finished(upload, None);
+                self.fail(upload, &error).await
+            }
             Reply::Watching { job_id, outcome: Ok(guard), .. } => {
                 if let Some(watched) = self.jobs.get_mut(&job_id) {
                     watched.guard = Some(guard);

@@ -8,12 +8,12 @@ use relay_protocol::job::{Hop, InlineMedia, Priority};
 use relay_protocol::limits::{SESSION_JOBS_MAX, TRANSFER_CHUNK_BYTES};
 use relay_protocol::session::{
     CancelOutcomeV1, CancelReplyV1, CancelV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1, StatusReplyV1, StatusV1,
-    SubmitInputV1, SubmitV1, UploadBeginV1, UploadChunkV1, UploadDoneV1, UploadEndV1, WatchV1,
+    SubmitInputV1, SubmitV1, UploadBeginV1, UploadBeginV2, UploadChunkV1, UploadDoneV1, UploadEndV1, WatchV1,
 };
 use relay_protocol::{ErrorCode, Frame, Input, Job, JobError, JobId, Message};
 use relay_runtime::auth::Scope;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use super::{End, Reply, Session, Watched, encode, head};
@@ -22,6 +22,7 @@ use crate::events::hub::WatchSpec;
 use crate::events::order::Order;
 use crate::gateway::jobs;
 use crate::gateway::submit::{self, Cancel};
+use crate::gateway::upload::Ended;
 use crate::state::NodeState;
 
 impl Session {
@@ -216,9 +217,14 @@ impl Session {
         }
         match frame.kind {
             UploadBeginV1::KIND => {
-                let begin: UploadBeginV1 = head(&frame)?;
-                let request = begin.request;
-                match self.uploads.begin(&self.node, &self.tenant, begin).await {
+                let (request, begun) = if frame.version == UploadBeginV2::VERSION {
+                    let begin: UploadBeginV2 = head(&frame)?;
+                    (begin.request, self.uploads.resume(&self.node, &self.tenant, begin).await)
+                } else {
+                    let begin: UploadBeginV1 = head(&frame)?;
+                    (begin.request, self.uploads.begin(&self.node, &self.tenant, begin).await)
+                };
+                match begun {
                     Ok(ack) => self.send(&ack, b"").await,
                     Err(error) => self.fail(request, &error).await,
                 }
@@ -232,8 +238,16 @@ impl Session {
             }
             _ => {
                 let end: UploadEndV1 = head(&frame)?;
-                match self.uploads.end(&end).await {
-                    Ok(()) => self.send(&UploadDoneV1 { upload: end.upload }, b"").await,
+                match self.uploads.end(&self.node, &end).await {
+                    Ok(Ended::Stored) => self.send(&UploadDoneV1 { upload: end.upload }, b"").await,
+                    Ok(Ended::Finishing(work)) => {
+                        let replies = self.replies.clone();
+                        actix_web::rt::spawn(async move {
+                            let outcome = work.await;
+                            drop(replies.send(Reply::Uploaded { upload: end.upload, outcome }).await);
+                        });
+                        Ok(())
+                    }
                     Err(error) => self.fail(end.upload, &error).await,
                 }
             }
@@ -250,12 +264,11 @@ async fn send_media(
 ) -> Result<(), JobError> {
     let stored = jobs::stored_result(node, tenant, fetch.job_id).await?;
     let unavailable = |error: &dyn std::fmt::Display| JobError::new(ErrorCode::StoreUnavailable, error.to_string());
-    let path = node.online()?.claims.file(&stored).map_err(|error| unavailable(&error))?;
-    let mut file = tokio::fs::File::open(path).await.map_err(|error| unavailable(&error))?;
-    file.seek(std::io::SeekFrom::Start(fetch.offset)).await.map_err(|error| unavailable(&error))?;
+    let bytes = node.online()?.claims.read(&stored, fetch.offset).await;
+    let mut bytes = bytes.map_err(|error| unavailable(&error))?;
     let (mut offset, mut chunk) = (fetch.offset, vec![0; TRANSFER_CHUNK_BYTES]);
     loop {
-        let read = file.read(&mut chunk).await.map_err(|error| unavailable(&error))?;
+        let read = bytes.read(&mut chunk).await.map_err(|error| unavailable(&error))?;
         let last = read == 0 || offset + read as u64 >= stored.bytes;
         let head = FetchChunkV1 { request: fetch.request, offset, total: stored.bytes, last };
         let frame = encode(&head, &chunk[..read])?;
