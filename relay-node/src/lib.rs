@@ -7,6 +7,9 @@ pub mod audit;
 pub mod backend;
 pub mod cluster;
 pub mod events;
+pub mod fair;
+#[cfg(test)]
+mod fair_test;
 pub mod gateway;
 pub mod intake;
 pub mod job;

@@ -163,7 +163,7 @@ fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Resul
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let localai = LocalAi::connector(&settings.localai).context("section [localai]")?;
     let builtin = builtin.unwrap_or_else(|| Arc::new(InProcess::default()));
-    let pool = Pool::new(builtin, settings.builtin_slots(), localai);
+    let pool = Pool::new(builtin, settings.builtin_slots(), settings.lanes.weights, localai);
     let coordinator = CoordinatorLink::new(&settings.coordinator)?;
     if coordinator.is_none() {
         let grants = fixed::parse(&settings.backends.entries).map_err(anyhow::Error::msg).context("backends.static")?;
@@ -354,7 +354,11 @@ async fn serve_lane(
     let lane_settings = LaneSettings {
         lane: lane.to_owned(),
         group,
-        limits: LaneLimits { running_max: settings.lanes.running_max, waiting_max: settings.lanes.waiting_max },
+        limits: LaneLimits {
+            running_max: settings.lanes.running_max,
+            waiting_max: settings.lanes.waiting_max,
+            weights: settings.lanes.weights,
+        },
         revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
         dead_letter_partitions,
         partitions: online.lanes.get(lane).copied().unwrap_or_default(),

@@ -9,6 +9,7 @@ use relay_runtime::telemetry::TelemetrySettings;
 use serde::Deserialize;
 
 use crate::backend::localai::LocalAiSettings;
+use crate::fair::{WEIGHT_MAX, Weights};
 use crate::job::claim_check::StoreSettings;
 use crate::job::retry::RetrySettings;
 
@@ -68,6 +69,7 @@ pub struct LanesSettings {
     pub running_max: usize,
     pub waiting_max: usize,
     pub revoke_grace_ms: u64,
+    pub weights: Weights,
 }
 
 /// Section `[dedup]`.
@@ -174,6 +176,9 @@ impl Settings {
         self.store.check(self.inputs.upload_bytes_max)?;
         if let Err(problem) = crate::job::url_input::Networks::parse(&self.inputs.url_allow_private) {
             return wrong("inputs.url_allow_private", &problem);
+        }
+        if !self.lanes.weights.are_in_range() {
+            return wrong("lanes.weights", &format!("each must be from 1 to {WEIGHT_MAX}"));
         }
         if self.lanes.running_max == 0 || self.lanes.waiting_max == 0 {
             return wrong("lanes.running_max", "and lanes.waiting_max must be at least 1");

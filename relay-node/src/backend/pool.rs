@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::slots::{Answer, BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
 use super::{Backend, BackendError};
+use crate::fair::Weights;
 
 /// Makes the client of a LocalAI backend from its URL.
 pub type Connect = dyn Fn(&str) -> Arc<dyn Backend> + Send + Sync;
@@ -51,9 +52,9 @@ impl Drop for SlotPermit {
 }
 
 impl Pool {
-    /// A pool with the built-in backend, of `builtin_slots` slots, and no other.
-    pub fn new(builtin: Arc<dyn Backend>, builtin_slots: u32, connect: Box<Connect>) -> Self {
-        let mut slots = Slots::default();
+    /// A pool with the built-in backend, of `builtin_slots` slots, and no other; requests that wait share slots by `weights`.
+    pub fn new(builtin: Arc<dyn Backend>, builtin_slots: u32, weights: Weights, connect: Box<Connect>) -> Self {
+        let mut slots = Slots::new(weights);
         slots.set_builtin(builtin_slots);
         let backends = HashMap::from([(BUILTIN.to_owned(), builtin)]);
         let state = Mutex::new(State { slots, backends, waiting: HashMap::new() });

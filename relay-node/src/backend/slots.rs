@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use relay_protocol::Priority;
 use relay_protocol::task::{Engine, Task};
 
+use crate::fair::{Turns, Weights};
+
 /// Name of the backend that is built in.
 pub const BUILTIN: &str = "builtin";
 
@@ -72,6 +74,7 @@ struct Backend {
     /// `None` once it is not listed any more; it stays while requests are in flight there.
     known: Option<Known>,
     in_use: u32,
+    turns: Turns,
 }
 
 /// Slots and who waits for them.
@@ -80,12 +83,18 @@ pub struct Slots {
     /// Whether it was ever told which LocalAI backends there are: before that nothing is refused for want of one.
     was_told: bool,
     backends: BTreeMap<String, Backend>,
-    waiting: BTreeMap<(Reverse<Priority>, Ticket), Need>,
+    weights: Weights,
+    waiting: BTreeMap<(Priority, Ticket), Need>,
     tickets: HashMap<Ticket, Priority>,
     next_ticket: Ticket,
 }
 
 impl Slots {
+    /// No backends; those of each that wait share its slots by these weights of their priorities.
+    pub fn new(weights: Weights) -> Self {
+        Self { weights, ..Self::default() }
+    }
+
     /// Asks for a slot.
     pub fn request(&mut self, need: Need) -> Answer {
         if let Some(refusal) = self.refusal(&need) {
@@ -96,15 +105,14 @@ impl Slots {
         }
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        self.tickets.insert(ticket, need.priority);
-        self.waiting.insert((Reverse(need.priority), ticket), need);
+        self.keep((need.priority, ticket), need);
         Answer::Waiting(ticket)
     }
 
     /// Forgets a waiting request; `false` if it waits no longer.
     pub fn withdraw(&mut self, ticket: Ticket) -> bool {
         let Some(priority) = self.tickets.remove(&ticket) else { return false };
-        self.waiting.remove(&(Reverse(priority), ticket)).is_some()
+        self.waiting.remove(&(priority, ticket)).is_some()
     }
 
     /// Gives a slot back and decides who gets it.
@@ -112,7 +120,7 @@ impl Slots {
         if let Some(backend) = self.backends.get_mut(name) {
             backend.in_use = backend.in_use.saturating_sub(1);
         }
-        self.decide()
+        self.decide(name)
     }
 
     /// Takes in what is known of the LocalAI backends now. One that is missing gets no new requests.
@@ -123,10 +131,13 @@ impl Slots {
                 backend.known = known.remove(name);
             }
         }
-        let new = known.into_iter().map(|(name, known)| (name, Backend { known: Some(known), in_use: 0 }));
-        self.backends.extend(new);
+        let turns = Turns::new(self.weights);
+        let new = |(name, known)| (name, Backend { known: Some(known), in_use: 0, turns: turns.clone() });
+        self.backends.extend(known.into_iter().map(new));
         self.backends.retain(|_, backend| backend.in_use > 0 || backend.known.is_some());
-        self.decide()
+        let mut decided = self.refuse();
+        decided.extend(self.place());
+        decided
     }
 
     /// Whether it was ever told which LocalAI backends there are.
@@ -137,7 +148,8 @@ impl Slots {
     /// Sets the slots of the built-in backend.
     pub fn set_builtin(&mut self, granted: u32) {
         let known = Known { models: Vec::new(), healthy: true, granted };
-        self.backends.entry(BUILTIN.to_owned()).or_default().known = Some(known);
+        let new = || Backend { known: None, in_use: 0, turns: Turns::new(self.weights) };
+        self.backends.entry(BUILTIN.to_owned()).or_insert_with(new).known = Some(known);
     }
 
     /// Requests in flight at each backend.
@@ -154,23 +166,62 @@ impl Slots {
         count
     }
 
-    fn decide(&mut self) -> Vec<Decided> {
+    /// Those who would wait for ever now.
+    fn refuse(&mut self) -> Vec<Decided> {
+        let refused = |(key, need): (&(Priority, Ticket), &Need)| self.refusal(need).map(|refusal| (*key, refusal));
+        let refused: Vec<_> = self.waiting.iter().filter_map(refused).collect();
+        let decided = refused.into_iter().map(|(key, refusal)| {
+            self.forget(key);
+            Decided { ticket: key.1, answer: Err(refusal) }
+        });
+        decided.collect()
+    }
+
+    /// After news of many backends: those who wait choose, higher priority first, then as they came.
+    fn place(&mut self) -> Vec<Decided> {
+        let mut waiting: Vec<_> = self.waiting.keys().copied().collect();
+        waiting.sort_by_key(|(priority, ticket)| (Reverse(*priority), *ticket));
         let mut decided = Vec::new();
-        let waiting: Vec<_> = self.waiting.keys().copied().collect();
         for key in waiting {
-            let Some(need) = self.waiting.get(&key).cloned() else { continue };
-            let answer = match self.refusal(&need) {
-                Some(refusal) => Err(refusal),
-                None => match self.take(&need) {
-                    Some(name) => Ok(name),
-                    None => continue,
-                },
-            };
-            self.waiting.remove(&key);
-            self.tickets.remove(&key.1);
-            decided.push(Decided { ticket: key.1, answer });
+            let Some(need) = self.forget(key) else { continue };
+            match self.take(&need) {
+                Some(name) => decided.push(Decided { ticket: key.1, answer: Ok(name) }),
+                None => self.keep(key, need),
+            }
         }
         decided
+    }
+
+    /// After a slot of one backend came free, the only one that anybody who waits could take: the priorities take turns.
+    fn decide(&mut self, name: &str) -> Vec<Decided> {
+        let turn = self.backends.get(name).and_then(|backend| self.turn_at(name, backend));
+        let Some((key, need)) = turn.and_then(|key| Some((key, self.forget(key)?))) else { return Vec::new() };
+        let Some(backend) = self.backends.get_mut(name) else { return Vec::new() };
+        backend.in_use += 1;
+        backend.turns.took(need.priority);
+        vec![Decided { ticket: key.1, answer: Ok(name.to_owned()) }]
+    }
+
+    /// Whose turn it is at a backend, if it has a free slot.
+    fn turn_at(&self, name: &str, backend: &Backend) -> Option<(Priority, Ticket)> {
+        if !backend.is_free() {
+            return None;
+        }
+        let first = |priority| {
+            let mut waiting = self.waiting.range((priority, 0)..=(priority, Ticket::MAX));
+            waiting.find(|(_, need)| backend.can_take(name, need)).map(|(key, _)| *key)
+        };
+        backend.turns.order().into_iter().find_map(first)
+    }
+
+    fn keep(&mut self, key: (Priority, Ticket), need: Need) {
+        self.tickets.insert(key.1, key.0);
+        self.waiting.insert(key, need);
+    }
+
+    fn forget(&mut self, key: (Priority, Ticket)) -> Option<Need> {
+        self.tickets.remove(&key.1);
+        self.waiting.remove(&key)
     }
 
     fn refusal(&self, need: &Need) -> Option<Refusal> {
@@ -212,6 +263,10 @@ impl Backend {
         self.known.as_ref().map_or(0, |known| known.granted)
     }
 
+    fn is_free(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.healthy && self.in_use < known.granted)
+    }
+
     fn can_take(&self, name: &str, need: &Need) -> bool {
         let Some(known) = &self.known else { return false };
         let fits = if name == BUILTIN {
@@ -219,7 +274,7 @@ impl Backend {
         } else {
             !is_builtin(need) && need.model.as_ref().is_none_or(|model| known.models.contains(model))
         };
-        fits && known.healthy && self.in_use < known.granted
+        fits && self.is_free()
     }
 }
 

@@ -1,13 +1,13 @@
 //! The slots' promises under any order of requests, releases and news: never more than granted, nobody waits beside a free
-//! slot that fits, who comes first goes first.
+//! slot that fits, who comes first goes first among those of its priority, and each priority gets its share.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use relay_protocol::{Priority, Task};
 
 use super::slots::{Answer, BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
+use crate::fair::{PRIORITIES, Weights};
 
 const BACKENDS: [&str; 3] = ["a", "b", "c"];
 const MODELS: [&str; 2] = ["m", "n"];
@@ -138,7 +138,7 @@ impl World {
                 if let Some(index) = index.checked_rem(self.in_flight.len()) {
                     let name = self.in_flight.swap_remove(index);
                     let decided = self.slots.release(&name);
-                    self.decided(decided);
+                    self.decided(decided, |other, need| other.priority == need.priority);
                 }
             }
             Step::Update(listed) => {
@@ -148,20 +148,20 @@ impl World {
                 self.known.retain(|name, _| name == BUILTIN);
                 self.known.extend(listed.clone());
                 let decided = self.slots.update(listed);
-                self.decided(decided);
+                self.decided(decided, |other, need| other.priority >= need.priority);
             }
         }
     }
 
-    fn decided(&mut self, decided: Vec<Decided>) {
+    /// `may_not_pass` says whether the second need, which came later if the priorities are equal, may not go before the first.
+    fn decided(&mut self, decided: Vec<Decided>, may_not_pass: fn(&Need, &Need) -> bool) {
         for Decided { ticket, answer } in decided {
             let index = self.waiting.iter().position(|(waiting, _)| *waiting == ticket).expect("it waited");
             let (_, need) = self.waiting.remove(index);
             match answer {
                 Ok(name) => {
-                    let before = |other: &(Ticket, Need)| {
-                        (Reverse(other.1.priority), other.0) < (Reverse(need.priority), ticket)
-                    };
+                    let earlier = |other: &(Ticket, Need)| other.1.priority != need.priority || other.0 < ticket;
+                    let before = |other: &(Ticket, Need)| earlier(other) && may_not_pass(&other.1, &need);
                     let passed_over =
                         self.waiting.iter().find(|other| before(other) && self.could_take(&name, &other.1));
                     assert!(passed_over.is_none(), "{passed_over:?} was first at {name}");
@@ -244,4 +244,20 @@ fn a_listed_backend_that_is_down_is_waited_for() {
     let mut slots = Slots::default();
     slots.update(BTreeMap::from([("a".to_owned(), Known::default())]));
     assert!(matches!(slots.request(need(&[])), Answer::Waiting(_)));
+}
+
+#[test]
+fn a_backend_that_is_always_busy_serves_each_priority_by_its_weight() {
+    let mut slots = Slots::new(Weights { interactive: 3, normal: 2, batch: 1 });
+    slots.set_builtin(1);
+    let need = |priority| Need { task: Task::Probe, model: None, priority, avoid: Vec::new() };
+    assert_eq!(slots.request(need(Priority::Normal)), Answer::Granted(BUILTIN.to_owned()));
+    let mut waiting = BTreeMap::new();
+    for priority in PRIORITIES.repeat(120) {
+        let Answer::Waiting(ticket) = slots.request(need(priority)) else { panic!("the slot is taken") };
+        waiting.insert(ticket, priority);
+    }
+    let served: Vec<_> = (0..120).flat_map(|_| slots.release(BUILTIN)).map(|one| waiting[&one.ticket]).collect();
+    let of = |one: Priority| served.iter().filter(|other| **other == one).count();
+    assert_eq!(PRIORITIES.map(of), [60, 40, 20]);
 }

@@ -12,11 +12,13 @@ use relay_protocol::{JobId, Priority, topics};
 
 use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
+use crate::fair::Weights;
 use crate::job::delivered::Delivered;
 
 const PARTITIONS: u32 = 3;
 const JOBS: u64 = 12;
-const LIMITS: LaneLimits = LaneLimits { running_max: 4, waiting_max: 6 };
+const LIMITS: LaneLimits = LaneLimits { running_max: 4, waiting_max: 6, weights: WEIGHTS };
+const WEIGHTS: Weights = Weights { interactive: 16, normal: 4, batch: 1 };
 const NOW_MS: u64 = 1_700_000_000_000;
 /// Distance between the deadlines, and between the `not_before` times, of jobs.
 const STEP_MS: u64 = 1_000;

@@ -1,12 +1,13 @@
 //! The waiting room: jobs that were read ahead and wait for their turn. Pure: time is passed in.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use relay_protocol::{JobId, Priority};
 
-/// Order among waiting jobs: higher priority first, then as they came.
-type Turn = (Reverse<Priority>, u64);
+use crate::fair::{Turns, Weights};
+
+/// Place among waiting jobs: those of one priority go as they came.
+type Turn = (Priority, u64);
 
 /// What the room must know of a job.
 pub trait Waiting {
@@ -30,6 +31,7 @@ pub struct Room<T> {
     later: BTreeMap<(u64, u64), T>,
     places: HashMap<JobId, Place>,
     came: u64,
+    turns: Turns,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,13 +40,13 @@ enum Place {
     Later((u64, u64)),
 }
 
-impl<T> Default for Room<T> {
-    fn default() -> Self {
-        Self { waiting: BTreeMap::new(), later: BTreeMap::new(), places: HashMap::new(), came: 0 }
-    }
-}
-
 impl<T: Waiting> Room<T> {
+    /// Nobody waits; turns go by these weights.
+    pub fn new(weights: Weights) -> Self {
+        let turns = Turns::new(weights);
+        Self { waiting: BTreeMap::new(), later: BTreeMap::new(), places: HashMap::new(), came: 0, turns }
+    }
+
     /// Jobs in the room.
     pub fn len(&self) -> usize {
         self.waiting.len() + self.later.len()
@@ -68,7 +70,7 @@ impl<T: Waiting> Room<T> {
     }
 
     fn queue(&mut self, came: u64, job: T) {
-        let turn = (Reverse(job.priority()), came);
+        let turn = (job.priority(), came);
         self.places.insert(job.job_id(), Place::Waiting(turn));
         self.waiting.insert(turn, job);
     }
@@ -79,7 +81,10 @@ impl<T: Waiting> Room<T> {
             let ((_, came), job) = first.remove_entry();
             self.queue(came, job);
         }
-        let (_, job) = self.waiting.pop_first()?;
+        let first = |priority| self.waiting.range((priority, 0)..=(priority, u64::MAX)).next().map(|(turn, _)| *turn);
+        let turn = self.turns.order().into_iter().find_map(first)?;
+        self.turns.took(turn.0);
+        let job = self.waiting.remove(&turn)?;
         self.places.remove(&job.job_id());
         Some(job)
     }

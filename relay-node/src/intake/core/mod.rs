@@ -14,6 +14,7 @@ use super::dedup::{Body, DedupIndex, EndedJob, Scope};
 use super::room::{Room, Waiting};
 use super::same::{Admission, Identities};
 use super::tracker::{Delivery, Progress, Tracker};
+use crate::fair::Weights;
 use crate::job::delivered::{Delivered, Duplicate, Receipt};
 
 /// Bounds of a lane on one node.
@@ -23,6 +24,8 @@ pub struct LaneLimits {
     pub running_max: usize,
     /// Jobs that are read ahead and wait.
     pub waiting_max: usize,
+    /// Shares of the turns among waiting jobs.
+    pub weights: Weights,
 }
 
 /// Names a delivered job: partition and offset.
@@ -112,7 +115,7 @@ impl<P: Ends> Core<P> {
         Self {
             limits,
             partitions: BTreeMap::new(),
-            room: Room::default(),
+            room: Room::new(limits.weights),
             running: HashMap::new(),
             running_jobs: HashMap::new(),
             finished: Vec::new(),
