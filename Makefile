@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 
-.PHONY: demo test build bench kafka tidy
+.PHONY: demo test build bench bench-jobs kafka tidy
 
 # The main job on the embedded default: starts the relay, submits real audio, shows events and results, stops.
 demo:
@@ -22,6 +22,13 @@ bench:
 	cargo build --release --quiet
 	target/release/load-tests bench path --local
 	target/release/load-tests bench start
+
+# The relay beside raw Kafka and other durable queues, in one run; installs those queues.
+bench-jobs:
+	scripts/setup.sh test
+	scripts/bench-peers.sh
+	cargo build --release --quiet --package load-tests --features peers
+	target/release/load-tests bench jobs --peers redis,jetstream,celery
 
 # A Kafka broker for development; prints KAFKA_BOOTSTRAP.
 kafka:

@@ -1,6 +1,7 @@
 //! Benches of the relay, beside the raw limit.
 
 use clap::{Parser, Subcommand};
+use load_tests::bench::jobs::{self, JobsArguments};
 use load_tests::bench::path::{self, PathArguments};
 use load_tests::bench::start::{self, StartArguments};
 
@@ -20,6 +21,8 @@ enum Arguments {
 enum Bench {
     /// The way of a job: raw request and reply over two Kafka topics, and submit to completed with a zero-time backend.
     Path(PathArguments),
+    /// Durable jobs with their results: raw Kafka, the relay, and other durable queues, one after the other.
+    Jobs(JobsArguments),
     /// Start to ready, and memory without work.
     Start(StartArguments),
 }
@@ -32,6 +35,9 @@ fn main() -> anyhow::Result<()> {
     match bench {
         Bench::Path(arguments) => {
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(path::run(arguments))
+        }
+        Bench::Jobs(arguments) => {
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(jobs::run(arguments))
         }
         Bench::Start(arguments) => start::run(&arguments),
     }

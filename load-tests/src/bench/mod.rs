@@ -1,6 +1,9 @@
 //! Benches: each measures the relay beside the raw limit in one run, and prints a table.
 
+pub mod jobs;
 pub mod path;
+#[cfg(feature = "peers")]
+mod peers;
 mod raw;
 mod relay;
 pub mod report;

@@ -27,10 +27,10 @@ pub struct PathArguments {
     seconds: u64,
     /// Bytes of each request.
     #[arg(long, default_value_t = 512)]
-    pub(super) bytes: usize,
+    bytes: usize,
     /// Partitions of the raw topics and of the relay's lane.
     #[arg(long, default_value_t = 8)]
-    pub(super) partitions: u32,
+    partitions: u32,
     /// A broker to use; none starts one on this machine.
     #[arg(long, env = "KAFKA_BOOTSTRAP")]
     bootstrap: Option<String>,
@@ -70,12 +70,14 @@ pub async fn run(arguments: PathArguments) -> anyhow::Result<()> {
         drop(raw);
         let log = Arc::new(KafkaLog::connect(KafkaSettings::single_broker(&bootstrap))?);
         // One cluster has one store, over restarts too.
-        let relay = Arc::new(Relay::start(&folder.path().join("relay"), Some(log), &arguments).await?);
+        let relay = Arc::new(
+            Relay::start(&folder.path().join("relay"), Some(log), arguments.partitions, arguments.bytes).await?,
+        );
         measured.push(("relay on Kafka, submit to completed", count, relayed(&relay, count, measure).await?));
         relay.stop().await?;
         if arguments.local {
             let local = folder.path().join(format!("local-{count}"));
-            let relay = Arc::new(Relay::start(&local, None, &arguments).await?);
+            let relay = Arc::new(Relay::start(&local, None, arguments.partitions, arguments.bytes).await?);
             measured.push(("relay on LocalLog, submit to completed", count, relayed(&relay, count, measure).await?));
             relay.stop().await?;
         }

@@ -16,8 +16,6 @@ use relay_runtime::settings::Map;
 use standalone::{Options, Standalone};
 use tokio_util::sync::CancellationToken;
 
-use super::path::PathArguments;
-
 /// Longest wait for an answer or an event.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -48,16 +46,18 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Starts a relay on `log`, or on the embedded log without one, and connects to it.
+    /// Starts a relay on `log`, or on the embedded log without one, and connects to it; its jobs have inputs of
+    /// `value_bytes`.
     pub(super) async fn start(
         folder: &Path,
         log: Option<Arc<dyn Log>>,
-        arguments: &PathArguments,
+        partitions: u32,
+        value_bytes: usize,
     ) -> anyhow::Result<Self> {
         let env = Map::from([
             // As many slots as jobs: a backend that takes no time has no limit either.
             ("RELAY__BUILTIN__SLOTS".to_owned(), "1024".to_owned()),
-            ("RELAY__TOPICS__LANE_PARTITIONS".to_owned(), arguments.partitions.to_string()),
+            ("RELAY__TOPICS__LANE_PARTITIONS".to_owned(), partitions.to_string()),
         ]);
         let options = Options { log, env, builtin: Some(Arc::new(Instantly)), ..Options::new(folder) };
         let (ready, url) = tokio::sync::oneshot::channel();
@@ -77,7 +77,7 @@ impl Relay {
         Ok(Self {
             hops: Mutex::default(),
             client,
-            value: Bytes::from(vec![7; arguments.bytes]),
+            value: Bytes::from(vec![7; value_bytes]),
             stop,
             thread: Mutex::new(Some(thread)),
         })

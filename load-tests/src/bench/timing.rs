@@ -28,6 +28,40 @@ impl Times {
     }
 }
 
+/// Begins `per_second` requests each second at even distances, however long each takes: first unmeasured for `warm_up`,
+/// then for `measure`. A request's time counts from when it was due.
+pub(super) async fn paced<F>(
+    per_second: u32,
+    warm_up: Duration,
+    measure: Duration,
+    request: impl Fn(u64) -> F + Clone + Send + 'static,
+) -> anyhow::Result<Times>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let began = tokio::time::Instant::now();
+    let (from, to) = (began + warm_up, began + warm_up + measure);
+    let mut under_way = JoinSet::new();
+    for number in 0.. {
+        let due = began + Duration::from_secs(1) * number / per_second;
+        if due >= to {
+            break;
+        }
+        tokio::time::sleep_until(due).await;
+        let answer = request(u64::from(number));
+        under_way.spawn(async move {
+            answer.await?;
+            anyhow::Ok((due >= from).then(|| due.elapsed()))
+        });
+    }
+    let mut each = Vec::new();
+    while let Some(ended) = under_way.join_next().await {
+        each.extend(ended??);
+    }
+    each.sort_unstable();
+    Ok(Times { each, took: measure })
+}
+
 /// Runs `request` in `in_flight` tasks at a time: first unmeasured for `warm_up`, then for `measure`.
 pub(super) async fn in_flight<F>(
     in_flight: usize,
