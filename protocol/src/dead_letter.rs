@@ -125,9 +125,9 @@ pub struct Mark {
     /// All but `dropped`: the job that repeats the letter's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<JobId>,
-    /// `released`: offsets of the `redriving` marks that it takes back.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub claims: Vec<u64>,
+    /// `released`: offset of the `redriving` mark that its writer takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<u64>,
     /// Who asked for it.
     pub subject: String,
     /// When.

@@ -259,6 +259,9 @@ pub const HEADER_JOB_ID: &str = "relay-job-id";
 /// Header of a dead letter: every attempt, as JSON list of [`AttemptFailure`].
 pub const HEADER_DEAD_ATTEMPTS: &str = "relay-attempts";
 
+/// Header of a dead letter: how many of the original's own headers did not fit.
+pub const HEADER_DEAD_HEADERS_LOST: &str = "relay-headers-lost";
+
 /// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AttemptFailure {

@@ -2,8 +2,8 @@
 //!
 //! A redrive first claims the letter with a `redriving` mark, which names the new job's id. The first claim's id is the
 //! one: whoever else claims the letter meanwhile, or after a crash, claims it for the same id and submits the same job,
-//! which runs once. The letter opens again only when every claim was taken back, by whoever knows that the job was not
-//! submitted under it; so no second id is ever used while one may have been submitted.
+//! which runs once. The letter opens again only when every claim was taken back by its own writer, who knows that it did
+//! not submit the job; so no second id is ever used while one may have been submitted.
 
 use relay_protocol::JobId;
 use relay_protocol::dead_letter::{LetterState, Mark, MarkKind};
@@ -68,7 +68,7 @@ impl Marks {
                 MarkKind::Redriving => claims.push(claim),
                 MarkKind::Redriven => self.fate = Fate::Redriven { job_id: named, by: offset },
                 MarkKind::Released => {
-                    claims.retain(|claim| !mark.claims.contains(&claim.offset));
+                    claims.retain(|claim| mark.claim != Some(claim.offset));
                     if claims.is_empty() {
                         self.fate = Fate::Open;
                     }
@@ -119,14 +119,6 @@ impl Marks {
             }
             _ => false,
         }
-    }
-
-    /// The claims that the writer of the one at `own` takes back once its submit was refused for certain: its own, and
-    /// those that nobody can use any more at `now_ms`.
-    pub fn to_release(&self, own: u64, now_ms: u64) -> Vec<u64> {
-        let Fate::Redriving { claims, .. } = &self.fate else { return Vec::new() };
-        let gives_up = |claim: &&Claim| claim.offset == own || claim.is_abandoned(now_ms);
-        claims.iter().filter(gives_up).map(|claim| claim.offset).collect()
     }
 
     /// Whether a drop at `now_ms` would count: nothing has become of the letter, or a redrive that was given up long ago.

@@ -8,6 +8,8 @@ pub mod drop;
 pub mod filter;
 pub mod look;
 pub mod marks;
+#[cfg(test)]
+mod marks_test;
 pub mod prepare;
 pub mod redrive;
 pub mod results;

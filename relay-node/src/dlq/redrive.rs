@@ -170,7 +170,7 @@ impl Redrive<'_> {
                 if submit::was_refused(&error) {
                     let now_ms = self.node.clock.now_ms();
                     let mut release = self.mark(found, MarkKind::Released, Some(job_id), now_ms);
-                    release.1.claims = found.marks.to_release(offset, now_ms);
+                    release.1.claim = Some(offset);
                     releases.push(release);
                 }
                 Err(prepare::media_gone(error))

@@ -23,7 +23,7 @@ pub async fn append(log: &dyn Log, marks: &[(LetterId, Mark)]) -> Result<Vec<u64
 /// A mark of `subject` at `now_ms`.
 pub fn mark(letter: LetterId, mark: MarkKind, subject: &str, now_ms: u64) -> (LetterId, Mark) {
     let subject = subject.to_owned();
-    (letter, Mark { mark, letter: letter.offset, job_id: None, claims: Vec::new(), subject, at: now_ms })
+    (letter, Mark { mark, letter: letter.offset, job_id: None, claim: None, subject, at: now_ms })
 }
 
 /// The record of a mark: beside its letter, so that readers of the letter's partition hear it.
