@@ -69,7 +69,7 @@ async fn list(node: web::Data<NodeState>, caller: Caller, query: web::Query<Quer
 
 async fn page_of(node: &NodeState, identity: &Identity, query: Query) -> Result<LetterPage, JobError> {
     let online = node.online()?;
-    let wanted = query.read(node.settings.dlq.page_records_max)?;
+    let wanted = query.read()?;
     let _place = online.dead_letters.enter()?;
     let reading = reading(node, online, Sight::of(identity, &wanted.filter)?);
     let look = reading.page(&wanted.filter, wanted.cursor, wanted.limit).await?;
@@ -198,13 +198,14 @@ fn check(request: &LetterRequest, records_max: usize) -> Result<(), JobError> {
         (true, true) if request.everything && !request.filter.is_empty() => {
             wrong("everything: true goes without a filter")
         }
-        _ => check_limit(request.limit, records_max),
+        _ => check_limit(request.limit),
     }
 }
 
-fn check_limit(limit: Option<usize>, records_max: usize) -> Result<(), JobError> {
+/// More than a page may have is no mistake: the page has as many as it may.
+fn check_limit(limit: Option<usize>) -> Result<(), JobError> {
     match limit {
-        Some(limit) if limit == 0 || limit > records_max => Err(invalid(format!("limit must be 1 to {records_max}"))),
+        Some(0) => Err(invalid("limit must be at least 1".to_owned())),
         _ => Ok(()),
     }
 }
@@ -226,7 +227,7 @@ fn invalid(message: String) -> JobError {
 }
 
 impl Query {
-    fn read(self, records_max: usize) -> Result<Wanted, JobError> {
+    fn read(self) -> Result<Wanted, JobError> {
         let time = |name: &str, text: Option<String>| match text {
             None => Ok(None),
             Some(text) => parse_rfc3339(&text).map(Some).map_err(|error| invalid(format!("{name}: {error}"))),
@@ -242,7 +243,7 @@ impl Query {
             tenant: self.tenant,
         };
         let limit = self.limit.map(|text| number("limit", &text)).transpose()?;
-        check_limit(limit, records_max)?;
+        check_limit(limit)?;
         Ok(Wanted {
             filter,
             states: states(self.state.as_deref())?,
