@@ -53,12 +53,11 @@ impl Marks {
     pub fn on(&mut self, offset: u64, mark: &Mark) {
         self.count += 1;
         let claim = Claim { offset, at_ms: mark.at };
+        if mark.mark == MarkKind::Dropped && self.can_be_dropped(mark.at) {
+            self.fate = Fate::Dropped { by: offset };
+            return;
+        }
         match (&mut self.fate, mark.mark, mark.job_id) {
-            (_, MarkKind::Dropped, _) => {
-                if self.can_be_dropped(mark.at) {
-                    self.fate = Fate::Dropped { by: offset };
-                }
-            }
             (Fate::Open, MarkKind::Redriving, Some(job_id)) => {
                 self.fate = Fate::Redriving { job_id, claims: vec![claim] };
             }

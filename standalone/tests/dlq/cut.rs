@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use relay_node::dlq::write::{self, mark};
 use relay_protocol::EventKind::{Accepted, Completed, Started};
+use relay_protocol::JobId;
+use relay_protocol::dead_letter::{LetterId, Mark, MarkKind};
 use serde_json::json;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::api::{expect_refusal, kinds};
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{Cluster, open_log};
 use crate::cut_log::{Cut, CutLog, Cuts, Fate};
 use crate::dead::{ONE_ATTEMPT, act, die, list, marks, redrive, redriven};
+use crate::processes::{Relay, run};
 use crate::stage::{Calls, Stage};
 
 /// One node on a log with cuts, and one job that died.
@@ -98,26 +100,36 @@ async fn after_a_mark_that_nobody_heard_of() {
 }
 
 #[actix_web::test]
-async fn a_caller_that_hangs_up_does_not_stop_a_redrive() {
-    let (cluster, calls, cuts, job) = cut_cluster(1, &[]).await;
-    let go_on = CancellationToken::new();
-    cuts.add(Cut::Job, Fate::Held(go_on.clone()));
-    let api = cluster.api();
-    {
-        let asking = act(&api, "redrive", json!({ "ids": [job] }));
-        let mut came = cuts.came.subscribe();
-        tokio::select! {
-            answer = asking => panic!("answered too early: {answer:?}"),
-            came = timeout(PATIENCE, came.wait_for(|came| *came == 1)) => drop(came.unwrap().unwrap()),
-        }
-    }
-    go_on.cancel();
-    let log = cluster.log.clone();
-    crate::dead::wait_until("the redrive ends", async || marks(&*log).await == ["redriving", "redriven"]).await;
-    let (only, written) = only_job(&cluster).await;
-    assert_eq!(written, 1);
-    runs_once(&cluster, &calls, &only).await;
-    cluster.stop().await;
+async fn a_process_that_was_killed_between_the_mark_and_the_submit() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let nobody = "http://127.0.0.1:1/";
+    let env = [ONE_ATTEMPT, ("RELAY__INPUTS__URL_ALLOW", nobody), ("RELAY__INPUTS__URL_ALLOW_PRIVATE", "127.0.0.1")];
+    let relay = Relay::start(&data, &env).await;
+    let job = relay.api().submit(json!({ "input": { "url": nobody } })).await;
+    relay.api().wait_state(&job, "dead_lettered").await;
+    let [letter] = &list(&relay.api(), "").await[..] else { panic!("one letter") };
+    let id: LetterId = letter["id"].as_str().unwrap().parse().unwrap();
+    relay.kill_9().await;
+    // What a redrive had written when the process died.
+    let began = JobId::new(letter_time(letter), 3, 4711);
+    let log = open_log(&data.join("log")).await;
+    let mark = mark(id, MarkKind::Redriving, "ann", letter_time(letter));
+    write::append(&*log, &[(mark.0, Mark { job_id: Some(began), ..mark.1 })]).await.unwrap();
+    drop(log);
+    let relay = Relay::start(&data, &env).await;
+    let ran = run(&relay.url, &["dlq", "redrive", "--json", &job]).await;
+    assert_eq!((ran.code, &ran.json()[0]["redriven_as"]), (0, &json!(began)), "{ran:?}");
+    let life = relay.api().life(&began.to_string()).await;
+    assert_eq!(life.last().unwrap().redrive_of.map(|of| of.to_string()), Some(job));
+    relay.stop().await;
+    assert_eq!(redriven(&*open_log(&data.join("log")).await).await.len(), 1);
+}
+
+/// When a letter died.
+fn letter_time(letter: &serde_json::Value) -> u64 {
+    relay_protocol::time::parse_rfc3339(letter["at"].as_str().unwrap()).unwrap()
 }
 
 #[actix_web::test]
