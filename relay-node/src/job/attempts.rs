@@ -58,7 +58,6 @@ fn lost(started: &Event) -> AttemptFailure {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 mod tests {
     use relay_protocol::JobId;
 
