@@ -61,8 +61,9 @@ fn letters_that_two_nodes_redrive_at_once_become_one_job_each() -> anyhow::Resul
     }
     assert_eq!(dlq(two, &["list"])?.len(), LETTERS);
     assert_eq!(dlq(two, &["redrive", "--everything", "--dry-run"])?.len(), LETTERS);
-    let ask =
-        |url| cli(url, &["dlq", "redrive", "--json", "--code", "url_failed", "--until", "1ms"])?.spawn().context("");
+    // What dies of it again is not redriven again: it is younger.
+    let these = ["dlq", "redrive", "--json", "--code", "url_failed", "--until", "1ms"];
+    let ask = |url| cli(url, &these)?.spawn().context("running client-cli");
     let asking = [ask(one)?, ask(two)?];
     for asked in asking {
         letters(&asked.wait_with_output()?)?;

@@ -183,3 +183,23 @@ async fn many_who_redrive_a_letter_at_once_make_one_job_of_it() {
     runs_once(&cluster, &calls, &only).await;
     cluster.stop().await;
 }
+
+#[actix_web::test]
+async fn a_redrive_of_which_nobody_knows_any_more_can_only_be_dropped() {
+    const HOUR_MS: u64 = 3_600_000;
+    let (cluster, calls, _, job) = cut_cluster(1, &[]).await;
+    let api = cluster.api();
+    let [letter] = &list(&api, "").await[..] else { panic!("one letter") };
+    let id: LetterId = letter["id"].as_str().unwrap().parse().unwrap();
+    let long_ago = letter_time(letter) - 25 * HOUR_MS;
+    let began = JobId::new(long_ago, 3, 4711);
+    let (id, mark) = mark(id, MarkKind::Redriving, "ann", long_ago);
+    write::append(&*cluster.log, &[(id, Mark { job_id: Some(began), ..mark })]).await.unwrap();
+    let message = expect_refusal(act(&api, "redrive", json!({ "ids": [job] })).await, 409, "letter_closed");
+    assert!(message.contains("nobody knows whether it ran") && message.contains(&began.to_string()), "{message}");
+    assert!(redriven(&*cluster.log).await.is_empty());
+    let (status, dropped) = act(&api, "drop", json!({ "ids": [job] })).await;
+    assert_eq!((status, &dropped["letters"][0]["outcome"]), (200, &json!("dropped")), "{dropped}");
+    assert!(list(&api, "").await.is_empty() && calls.is_empty().await);
+    cluster.stop().await;
+}
