@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::clock::now_ms;
 use crate::commands;
+use crate::commands::dlq::DlqCommand;
 use crate::output::{EXIT_CODES, Failure};
 use crate::settings::{ClientSettings, DEFAULT_SERVER};
 
@@ -58,6 +59,9 @@ enum Command {
     Backends(ListArgs),
     /// List the nodes of the cluster
     Nodes(ListArgs),
+    /// List, show, redrive or drop dead letters
+    #[command(subcommand)]
+    Dlq(DlqCommand),
 }
 
 /// Arguments of `submit`.
@@ -167,6 +171,7 @@ impl Cli {
             Command::Watch(args) => args.out.json,
             Command::Status(args) | Command::Cancel(args) => args.json,
             Command::Backends(args) | Command::Nodes(args) => args.json,
+            Command::Dlq(command) => command.json(),
             Command::Fetch(_) => false,
         }
     }
@@ -192,6 +197,7 @@ impl Cli {
             Command::Fetch(args) => commands::fetch::run(&Client::connect(settings).await?, &args).await,
             Command::Backends(args) => commands::cluster::backends(&settings, &args).await,
             Command::Nodes(args) => commands::cluster::nodes(&settings, &args).await,
+            Command::Dlq(command) => commands::dlq::run(&settings, &command).await,
         }
     }
 }
@@ -206,6 +212,14 @@ fn time(text: &str) -> Result<u64, String> {
     match text.strip_prefix('+') {
         Some(later) => Ok(now_ms() + duration(later)?.as_millis() as u64),
         None => relay_protocol::time::parse_rfc3339(text),
+    }
+}
+
+/// Milliseconds since the Unix epoch of `2026-11-23T18:30:00Z`, or of `24h` ago.
+pub(crate) fn past_time(text: &str) -> Result<u64, String> {
+    match duration(text) {
+        Ok(ago) => Ok(now_ms().saturating_sub(ago.as_millis() as u64)),
+        Err(_) => relay_protocol::time::parse_rfc3339(text),
     }
 }
 
@@ -246,6 +260,17 @@ mod tests {
         assert!((before + 30_000..=now_ms() + 30_000).contains(&later));
         for bad in ["+30", "+s", "30s", "tomorrow", "+99999999999999999999s", "+99999999d"] {
             assert!(time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn past_times_are_absolute_or_before_now() {
+        assert_eq!(past_time("1970-01-01T00:00:01Z"), Ok(1_000));
+        let before = now_ms();
+        let earlier = past_time("24h").unwrap();
+        assert!((before - 86_400_000..=now_ms() - 86_400_000).contains(&earlier));
+        for bad in ["24", "h", "+24h", "yesterday"] {
+            assert!(past_time(bad).is_err(), "{bad}");
         }
     }
 

@@ -103,6 +103,8 @@ error_codes! {
     Cancelled "cancelled" 409 false;
     /// All attempts were used up.
     AttemptsExhausted "attempts_exhausted" 502 false;
+    /// The node that ran the attempt died, or lost the job.
+    AttemptLost "attempt_lost" 503 true;
     /// There is no such job, or not for this tenant, or not any more.
     UnknownJob "unknown_job" 404 false;
     /// The job has no result media.
@@ -111,6 +113,12 @@ error_codes! {
     IdempotencyKeyReused "idempotency_key_reused" 409 false;
     /// The job had ended before.
     AlreadyEnded "already_ended" 409 false;
+    /// There is no such dead letter, or not for this tenant, or not any more.
+    UnknownLetter "unknown_letter" 404 false;
+    /// The dead letter was redriven or dropped, or is being redriven.
+    LetterClosed "letter_closed" 409 false;
+    /// The dead letter has as many marks as one may have.
+    TooManyMarks "too_many_marks" 507 false;
     /// No token, or not a valid one.
     Unauthenticated "unauthenticated" 401 false;
     /// The token does not allow it.

@@ -124,6 +124,9 @@ pub struct Event {
     /// Terminal events: the job with the same idempotency key whose end this one repeats; this one did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicate_of: Option<JobId>,
+    /// Terminal events: the dead-lettered job that this one repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redrive_of: Option<JobId>,
     /// Terminal events: seq of the last `partial` or `progress` of the attempt, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_partial_seq: Option<u64>,
@@ -215,6 +218,7 @@ impl Event {
             result: None,
             error: None,
             duplicate_of: None,
+            redrive_of: None,
             last_partial_seq: None,
             hops: Vec::new(),
             traceparent: None,

@@ -8,6 +8,7 @@ mod check;
 pub mod chunk;
 pub mod cluster;
 mod codec;
+pub mod dead_letter;
 pub mod error_code;
 pub mod event;
 pub mod frame;

@@ -27,6 +27,8 @@ pub const HEADER_GATEWAY: &str = "relay-gateway";
 /// Header of a job's record that its producer had placed in another partition than its key's: `topic/partition/offset` of
 /// the original. Such a record is not moved again.
 pub const HEADER_MOVED: &str = "relay-moved";
+/// How the headers begin that the relay gives to records.
+pub const HEADER_OURS: &str = "relay-";
 /// Header of any record: W3C trace context.
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 
@@ -246,7 +248,9 @@ pub struct DedupEntry {
     pub expires_at: u64,
 }
 
-/// Header of a dead letter: why, as [`JobError`] in JSON. The record's value and key are the original's.
+/// Header of a dead letter: why, as [`JobError`] in JSON. The record's value and key are the original's, and so are the
+/// headers that do not begin with [`HEADER_OURS`]. A record of the topic with [`crate::dead_letter::HEADER_MARK`] is no
+/// letter.
 pub const HEADER_DEAD_ERROR: &str = "relay-error";
 /// Header of a dead letter: `topic/partition/offset` of the original.
 pub const HEADER_DEAD_ORIGIN: &str = "relay-origin";
@@ -254,6 +258,9 @@ pub const HEADER_DEAD_ORIGIN: &str = "relay-origin";
 pub const HEADER_JOB_ID: &str = "relay-job-id";
 /// Header of a dead letter: every attempt, as JSON list of [`AttemptFailure`].
 pub const HEADER_DEAD_ATTEMPTS: &str = "relay-attempts";
+
+/// Header of a dead letter: how many of the original's own headers did not fit.
+pub const HEADER_DEAD_HEADERS_LOST: &str = "relay-headers-lost";
 
 /// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -277,7 +284,7 @@ pub struct AuditEntry {
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: u64,
-    /// What: `job.accepted`, `job.attempt`, `job.cancel_requested`, `job.outcome`, `denied`, `session.opened`, `session.resumed`, `session.moved`, `session.closed`, `node.joined`, `node.left`.
+    /// What: `job.accepted`, `job.attempt`, `job.cancel_requested`, `job.outcome`, `letter.redriven`, `letter.dropped`, `denied`, `session.opened`, `session.resumed`, `session.moved`, `session.closed`, `node.joined`, `node.left`.
     pub action: String,
     /// Name of the writer.
     pub node: String,

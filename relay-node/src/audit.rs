@@ -76,6 +76,13 @@ impl Audit {
         self.put(entry);
     }
 
+    /// Something happened to a dead letter: it was `redriven` or `dropped`. `job_id` is the job that died.
+    pub fn letter(&self, happened: &str, actor: Actor<'_>, job_id: Option<JobId>, detail: Value) {
+        let mut entry = self.writer.entry(&format!("letter.{happened}"), actor, detail);
+        entry.job_id = job_id;
+        self.put(entry);
+    }
+
     /// Something was refused.
     pub fn denied(&self, actor: Actor<'_>, what: &str, code: &str) {
         self.put(self.writer.entry("denied", actor, json!({ "what": what, "code": code })));

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod backend;
 pub mod cluster;
+pub mod dlq;
 pub mod events;
 pub mod fair;
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::backend::localai::LocalAi;
 use crate::backend::pool::Pool;
 use crate::cluster::fixed;
 use crate::cluster::link::CoordinatorLink;
+use crate::dlq::DeadLetters;
 use crate::events::hub::Hub;
 use crate::events::write::EventRecords;
 use crate::gateway::handshakes::Handshakes;
@@ -267,6 +268,7 @@ async fn connect(
         claims,
         urls: UrlInputs::new(url_rules(&settings.inputs)?, cache),
         audit: Audit::spawn(log.clone(), state.clock.clone(), state.name.clone(), audit_partitions),
+        dead_letters: DeadLetters::new(dead_letters, settings.dlq.requests_max),
         lanes: lane_partitions,
         reply_partition,
         served: OnceLock::new(),

@@ -9,6 +9,7 @@ use relay_runtime::telemetry::TelemetrySettings;
 use serde::Deserialize;
 
 use crate::backend::localai::LocalAiSettings;
+use crate::dlq::DlqSettings;
 use crate::fair::{WEIGHT_MAX, Weights};
 use crate::job::claim_check::StoreSettings;
 use crate::job::retry::RetrySettings;
@@ -36,6 +37,7 @@ pub struct Settings {
     pub lanes: LanesSettings,
     pub dedup: DedupSettings,
     pub retry: RetrySettings,
+    pub dlq: DlqSettings,
     pub store: StoreSettings,
     pub inputs: InputSettings,
     pub gateway: GatewaySettings,
@@ -174,6 +176,7 @@ impl Settings {
             return wrong("inputs.inline_bytes_max", &format!("must be at most {limit}"));
         }
         self.store.check(self.inputs.upload_bytes_max)?;
+        self.dlq.check()?;
         if let Err(problem) = crate::job::url_input::Networks::parse(&self.inputs.url_allow_private) {
             return wrong("inputs.url_allow_private", &problem);
         }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Audit;
 use crate::backend::pool::Pool;
 use crate::cluster::link::CoordinatorLink;
+use crate::dlq::DeadLetters;
 use crate::events::hub::Hub;
 use crate::gateway::handshakes::Handshakes;
 use crate::gateway::sessions::Sessions;
@@ -61,6 +62,8 @@ pub struct Online {
     pub urls: UrlInputs,
     /// The audit trail.
     pub audit: Audit,
+    /// Requests about dead letters.
+    pub dead_letters: DeadLetters,
     /// Partitions of each lane.
     pub lanes: HashMap<String, u32>,
     /// Reply partition of this node's sessions.

@@ -2,6 +2,7 @@
 
 pub(crate) mod cancel;
 pub(crate) mod cluster;
+pub(crate) mod dlq;
 pub(crate) mod fetch;
 mod result;
 pub(crate) mod status;

@@ -4,6 +4,7 @@ pub mod answer;
 mod body;
 pub mod connect;
 mod denials;
+pub mod dlq;
 pub mod form;
 pub mod handshakes;
 pub mod jobs;

@@ -9,7 +9,7 @@ use relay_runtime::http_trace::request_spans;
 use relay_runtime::metrics::Metrics;
 use relay_runtime::{http_error, ops_http};
 
-use super::{connect, denials, jobs, proxy, uploads};
+use super::{connect, denials, dlq, jobs, proxy, uploads};
 use crate::state::NodeState;
 
 /// Time to send the head of a request; slower clients are cut off.
@@ -47,6 +47,7 @@ pub fn start(
             .configure(ops_http::configure(readiness.clone(), metrics.clone()))
             .service(web::resource("/v1/connect").route(web::get().to(connect::connect)))
             .configure(jobs::configure)
+            .configure(dlq::configure)
             .configure(uploads::configure)
             .configure(proxy::configure)
             .default_service(web::to(http_error::not_found))

@@ -61,10 +61,7 @@ pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static
     job.traceparent.get_or_insert_with(|| current_traceparent().to_string());
     job.hops.push(Hop { hop: "gateway".to_owned(), at_us: now_ms * 1_000 });
     check(node, online, &job, job_id, now_ms)?;
-    let partitions = *online.lanes.get(lane).ok_or_else(|| {
-        let known = online.lanes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        JobError::new(ErrorCode::UnknownLane, format!("there is no lane {lane:?}; known are: {known}"))
-    })?;
+    let partitions = partitions_of(online, lane)?;
     let key = partition::job_key(&job.tenant, job.idempotency_key.as_deref(), job_id);
     let at = TopicPartition::new(topics::jobs(lane), partition::of_key(key.as_bytes(), partitions));
     check_key(online, lane, &job, job_id, at.partition).await?;
@@ -74,6 +71,17 @@ pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static
     let offset = offsets.first().copied().unwrap_or_default();
     let place = Place { lane: lane.to_owned(), partition: at.partition, offset, accepted_at: now_ms };
     Ok(receipt(online, &job, job_id, place, way_in))
+}
+
+/// How many partitions a lane has.
+///
+/// # Errors
+/// [`ErrorCode::UnknownLane`].
+pub fn partitions_of(online: &Online, lane: &str) -> Result<u32, JobError> {
+    online.lanes.get(lane).copied().ok_or_else(|| {
+        let known = online.lanes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        JobError::new(ErrorCode::UnknownLane, format!("there is no lane {lane:?}; known are: {known}"))
+    })
 }
 
 /// Removes the input that was stored for a job which was refused.
@@ -88,7 +96,11 @@ pub fn was_refused(error: &JobError) -> bool {
     error.code != ErrorCode::LogUnavailable.as_str()
 }
 
-fn check(node: &NodeState, online: &Online, job: &Job, job_id: JobId, now_ms: u64) -> Result<(), JobError> {
+/// Whether the job breaks no rule and some backend could do it.
+///
+/// # Errors
+/// The first broken rule, with its stable code.
+pub fn check(node: &NodeState, online: &Online, job: &Job, job_id: JobId, now_ms: u64) -> Result<(), JobError> {
     job.check()?;
     if job_id.made_at_ms().is_some_and(|made| made > now_ms + CLOCK_SKEW_MS_MAX) {
         let message = "the job id was made in the future: set the client's clock";
@@ -99,7 +111,8 @@ fn check(node: &NodeState, online: &Online, job: &Job, job_id: JobId, now_ms: u6
     }
     match &job.input {
         Input::Url(url) => _ = online.urls.check(url)?,
-        Input::Object(object) if !object.path.starts_with(&uploads_of(&job.tenant)) => {
+        // A letter's input is what its job had, wherever its producer put it.
+        Input::Object(object) if job.redrive_of.is_none() && !object.path.starts_with(&uploads_of(&job.tenant)) => {
             let message = "an object can only be used by the tenant that uploaded it";
             return Err(JobError::new(ErrorCode::UnknownUpload, message));
         }
@@ -145,7 +158,12 @@ fn record(node: &NodeState, job: &Job, key: String, to: TopicPartition, now_ms: 
 /// Writes the receipt beside the way: the job is durable already, and its `started` event names the place too.
 fn receipt(online: &Online, job: &Job, job_id: JobId, place: Place, way_in: &'static str) -> Accepted {
     let actor = Actor { tenant: &job.tenant, subject: &job.subject };
-    let detail = serde_json::json!({ "task": job.task, "lane": place.lane, "way_in": way_in });
+    let detail = serde_json::json!({
+        "task": job.task,
+        "lane": place.lane,
+        "way_in": way_in,
+        "redrive_of": job.redrive_of,
+    });
     online.audit.accepted(actor, job_id, job.traceparent.as_deref(), detail);
     let event = Event::accepted(job_id, place, job.traceparent.clone());
     let record = online.hub.records().record(&job.tenant, &event);

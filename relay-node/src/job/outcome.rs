@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use relay_log::port::{NewRecord, TopicPartition};
+use relay_log::port::{Header, NewRecord, TopicPartition};
 use relay_protocol::event::{TERMINAL_N, seq};
 use relay_protocol::job::Hop;
 use relay_protocol::record::{
-    AttemptFailure, DedupEntry, HEADER_DEAD_ATTEMPTS, HEADER_DEAD_ERROR, HEADER_DEAD_ORIGIN, HEADER_JOB_ID,
-    HEADER_TENANT,
+    AttemptFailure, DedupEntry, HEADER_DEAD_ATTEMPTS, HEADER_DEAD_ERROR, HEADER_DEAD_HEADERS_LOST, HEADER_DEAD_ORIGIN,
+    HEADER_JOB_ID, HEADER_OURS, HEADER_TENANT,
 };
 use relay_protocol::{Event, EventKind, JobError, JobId, partition, topics};
 use serde_json::Value;
 
 use super::delivered::{Delivered, NotAJob};
 use crate::events::write::EventRecords;
+
+/// Bytes that the original record's own headers may have in its dead letter, names included.
+const KEPT_HEADERS_BYTES_MAX: usize = 65_536;
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +89,7 @@ fn terminal(job: &Delivered, ended: &Ended) -> Event {
     // No `started` tells it, and the receipt of a job that ends at once may come late.
     event.place = (ended.attempt == 0).then(|| job.place.clone());
     event.duplicate_of = ended.duplicate_of;
+    event.redrive_of = job.job.redrive_of;
     event.last_partial_seq = ended.last_partial_seq;
     event.hops = ended.hops.clone();
     event.traceparent = job.job.traceparent.clone();
@@ -180,6 +184,7 @@ fn letter(
     if let Some(tenant) = tenant {
         headers.push((HEADER_TENANT.to_owned(), Bytes::copy_from_slice(tenant.as_bytes())));
     }
+    headers.extend(kept_headers(&record.headers));
     NewRecord {
         to: TopicPartition::new(topics::DEAD_LETTERS, job_id.reply_partition(partitions)),
         key: record.key.clone(),
@@ -187,6 +192,26 @@ fn letter(
         headers,
         timestamp_ms: now_ms,
     }
+}
+
+/// The original's own headers, as many as fit: a record that is as large as the log allows must still fit with ours.
+fn kept_headers(original: &[Header]) -> Vec<Header> {
+    let own = original.iter().filter(|(name, _)| !name.starts_with(HEADER_OURS));
+    let (mut bytes, mut lost) = (0, 0_u32);
+    let mut kept = Vec::new();
+    for (name, value) in own {
+        bytes += name.len() + value.len();
+        if bytes <= KEPT_HEADERS_BYTES_MAX {
+            kept.push((name.clone(), value.clone()));
+        } else {
+            lost += 1;
+        }
+    }
+    if lost > 0 {
+        metrics::counter!("relay_dlq_headers_lost_total").increment(u64::from(lost));
+        kept.push((HEADER_DEAD_HEADERS_LOST.to_owned(), Bytes::from(lost.to_string())));
+    }
+    kept
 }
 
 fn json<T: serde::Serialize + ?Sized>(value: &T) -> Bytes {

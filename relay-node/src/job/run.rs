@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
+use super::attempts;
 use super::claim_check::{ClaimCheck, Named};
 use super::delivered::Delivered;
 use super::duplicate;
@@ -82,6 +83,7 @@ pub async fn run(context: &RunContext, job: &Delivered, cancel: &CancellationTok
         () = deadline(context, job) => Outcome::Expired(expired(job)),
         outcome = run.outcome() => outcome,
     };
+    run.recall_attempts(&outcome).await;
     run.end(outcome)
 }
 
@@ -421,6 +423,15 @@ impl<'a> Run<'a> {
         let (told, ()) = tokio::join!(told, tokio::time::sleep(wait));
         if let Err(error) = told {
             tracing::warn!(%error, job_id = %self.job.job_id, "a retrying event was not written");
+        }
+    }
+
+    /// A dead letter tells of every attempt: what earlier owners made is read from the job's events.
+    async fn recall_attempts(&mut self, outcome: &Outcome) {
+        let is_letter = matches!(outcome, Outcome::DeadLettered(_)) && self.duplicate_of.is_none();
+        if is_letter && self.job.attempts_before > 0 {
+            let past = attempts::past(self.context, self.job).await;
+            self.failures = attempts::whole(std::mem::take(&mut self.failures), &past);
         }
     }
 

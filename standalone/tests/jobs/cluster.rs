@@ -96,6 +96,12 @@ impl Cluster {
         self.standalone.url()
     }
 
+    /// The folder of the object store.
+    #[allow(dead_code, reason = "the tests of dead letters look into it")]
+    pub(crate) fn store_folder(&self) -> std::path::PathBuf {
+        self.folder.path().join("data/objects")
+    }
+
     /// The HTTP API, without a token.
     pub(crate) fn api(&self) -> Api {
         Api::new(self.url(), None)
