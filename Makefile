@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 
-.PHONY: demo test build bench bench-jobs kafka tidy
+.PHONY: demo test test-chaos build bench bench-jobs kafka tidy
 
 # The main job on the embedded default: starts the relay, submits real audio, shows events and results, stops.
 demo:
@@ -11,6 +11,12 @@ demo:
 # Every test. Ends with the line `N passed, N failed`.
 test:
 	scripts/test.sh
+
+# Ten minutes of kills, freezes and cuts on a real cluster; SEED=n for another order.
+test-chaos:
+	scripts/setup.sh test
+	cargo build --quiet --workspace --bins
+	target/debug/load-tests chaos --seconds 600 --seed $(or $(SEED),1)
 
 build:
 	scripts/setup.sh build

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A real Apache Kafka broker for development and tests, on free ports of 127.0.0.1.
 #
-#   kafka.sh install              fetch the jars by Maven (and Java and Maven by apt where that is allowed)
+#   kafka.sh install              fetch the jars by Maven (and Java and Maven by apt where that is allowed); prints
+#                                 KAFKA_LIBS=, their folder
 #   kafka.sh start [--dir DIR]    start a broker whose data lies in DIR; prints KAFKA_BOOTSTRAP=127.0.0.1:PORT once it answers
 #   kafka.sh status [--dir DIR]   print KAFKA_BOOTSTRAP=… and exit 0 if it answers, exit 3 if it does not
 #   kafka.sh stop [--dir DIR] [--kill]
@@ -18,7 +19,7 @@ ready_seconds_max=90
 stop_seconds_max=30
 
 die() { echo "kafka.sh: $*" >&2; exit 1; }
-usage() { sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 # ---- install ------------------------------------------------------------------------------------------------------
 
@@ -209,7 +210,7 @@ done
 case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
 
 case $command in
-  install) install_packages; install_jars ;;
+  install) install_packages; install_jars; echo "KAFKA_LIBS=$libs" ;;
   start) start ;;
   status) status ;;
   stop) stop ;;

@@ -2,4 +2,5 @@
 
 pub mod bench;
 pub mod broker;
+pub mod chaos;
 pub mod localai_sim;

@@ -1,9 +1,10 @@
-//! Benches of the relay, beside the raw limit.
+//! Benches of the relay beside the raw limit, and chaos.
 
 use clap::{Parser, Subcommand};
 use load_tests::bench::jobs::{self, JobsArguments};
 use load_tests::bench::path::{self, PathArguments};
 use load_tests::bench::start::{self, StartArguments};
+use load_tests::chaos::{self, ChaosArguments};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -15,6 +16,9 @@ enum Arguments {
     /// Measures.
     #[command(subcommand)]
     Bench(Bench),
+    /// Kills, freezes and cuts off brokers, nodes, coordinator, backends and clients of a real cluster while jobs are
+    /// submitted; fails unless every accepted job ended exactly once.
+    Chaos(ChaosArguments),
 }
 
 #[derive(Subcommand)]
@@ -31,14 +35,11 @@ fn main() -> anyhow::Result<()> {
     relay_runtime::tls::install_provider();
     // What goes wrong during a measurement belongs beside its figures.
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
-    let Arguments::Bench(bench) = Arguments::parse();
-    match bench {
-        Bench::Path(arguments) => {
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(path::run(arguments))
-        }
-        Bench::Jobs(arguments) => {
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(jobs::run(arguments))
-        }
-        Bench::Start(arguments) => start::run(&arguments),
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match Arguments::parse() {
+        Arguments::Bench(Bench::Path(arguments)) => runtime()?.block_on(path::run(arguments)),
+        Arguments::Bench(Bench::Jobs(arguments)) => runtime()?.block_on(jobs::run(arguments)),
+        Arguments::Bench(Bench::Start(arguments)) => start::run(&arguments),
+        Arguments::Chaos(arguments) => runtime()?.block_on(chaos::run(arguments)),
     }
 }

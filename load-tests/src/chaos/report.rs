@@ -1,0 +1,89 @@
+//! What happened, in figures.
+
+use std::collections::BTreeMap;
+
+use anyhow::ensure;
+use serde::Serialize;
+
+use super::faults::{Fault, Injector};
+use super::history::{Findings, History};
+
+/// The figures of one run.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    seed: u64,
+    /// Jobs that were acknowledged.
+    accepted: usize,
+    /// Submissions that were never acknowledged.
+    unanswered: usize,
+    /// Jobs whose clients waited for their events.
+    heard: usize,
+    faults: BTreeMap<&'static str, usize>,
+    /// Jobs that a killed node was running and another one took over.
+    take_overs: usize,
+    take_over_p50_ms: Option<u64>,
+    take_over_p99_ms: Option<u64>,
+    /// Processes that ended though nobody killed them.
+    ended_alone: Vec<String>,
+    findings: Findings,
+}
+
+impl Report {
+    pub(super) fn new(seed: u64, injector: &Injector, history: &History) -> Self {
+        let times = history.take_overs_ms();
+        let percentile = |percent: usize| times.get((times.len() * percent / 100).min(times.len().max(1) - 1)).copied();
+        Self {
+            seed,
+            accepted: history.accepted.len(),
+            unanswered: history.unanswered.len(),
+            heard: history.heard.len(),
+            faults: Fault::ALL
+                .iter()
+                .map(|fault| (fault.name(), injector.counts.get(fault).copied().unwrap_or_default()))
+                .collect(),
+            take_overs: times.len(),
+            take_over_p50_ms: percentile(50),
+            take_over_p99_ms: percentile(99),
+            ended_alone: injector.ended_alone.clone(),
+            findings: history.check(),
+        }
+    }
+
+    pub(super) fn print(&self) {
+        println!("chaos, seed {}", self.seed);
+        for (what, count) in &self.faults {
+            println!("  {count:>6} × {what}");
+        }
+        println!("  {:>6} jobs accepted, {} submissions never answered", self.accepted, self.unanswered);
+        println!("  {:>6} jobs watched by their client", self.heard);
+        println!(
+            "  {:>6} jobs taken over from killed nodes: p50 {} ms, p99 {} ms",
+            self.take_overs,
+            self.take_over_p50_ms.unwrap_or_default(),
+            self.take_over_p99_ms.unwrap_or_default()
+        );
+        let found = &self.findings;
+        println!("  {:>6} lost, {} doubled, {} keys ran twice", found.lost, found.doubled, found.ran_twice);
+        println!(
+            "  {:>6} not completed, {} heard out of order, {} never heard of",
+            found.not_completed, found.out_of_order, found.unheard
+        );
+        for line in &found.named {
+            println!("         {line}");
+        }
+        if !self.ended_alone.is_empty() {
+            println!("         ended by themselves: {}", self.ended_alone.join(", "));
+        }
+    }
+
+    /// # Errors
+    /// A promise that was not kept, or a run that shows nothing.
+    pub(super) fn verdict(&self) -> anyhow::Result<()> {
+        ensure!(self.findings.is_clean(), "promises were not kept");
+        ensure!(self.ended_alone.is_empty(), "processes ended by themselves: {:?}", self.ended_alone);
+        ensure!(self.unanswered == 0, "{} submissions were never answered", self.unanswered);
+        ensure!(self.faults.values().all(|count| *count > 0), "a kind of fault never happened");
+        ensure!(self.accepted > 0 && self.heard > 0 && self.take_overs > 0, "nothing was put to the test");
+        Ok(())
+    }
+}
