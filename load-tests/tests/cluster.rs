@@ -9,6 +9,8 @@ mod one_key;
 mod outages;
 #[path = "cluster/processes.rs"]
 mod processes;
+#[path = "cluster/retention.rs"]
+mod retention;
 #[path = "cluster/slow_backend.rs"]
 mod slow_backend;
 

@@ -34,6 +34,7 @@ use crate::gateway::server;
 use crate::gateway::sessions::Sessions;
 use crate::intake::core::LaneLimits;
 use crate::intake::lane::{LaneHandle, LaneSettings};
+use crate::intake::lost_group::{self, LaneError};
 use crate::intake::starts::{Registrar, Starts};
 use crate::job::claim_check::{Cache, ClaimCheck, StoreError, Sweeper, keep_swept};
 use crate::job::run::RunContext;
@@ -210,6 +211,10 @@ async fn go_online(
             Err(error) => error,
         };
         let reason = format!("{error:#}");
+        if matches!(error.downcast_ref(), Some(LaneError::LostGroup(_))) {
+            state.readiness.block("lane", reason);
+            return Err(error);
+        }
         if error.downcast_ref().is_some_and(StoreError::is_final) {
             state.readiness.block("store", reason);
             return Err(error);
@@ -327,6 +332,8 @@ async fn serve_lane(
 ) -> anyhow::Result<LaneHandle> {
     let settings = &state.settings;
     let group = format!("media-relay.{lane}");
+    let partitions = online.lanes.get(lane).copied().unwrap_or_default();
+    lost_group::check(&*online.log, &settings.kafka.brokers, &group, lane, partitions).await?;
     let registrar =
         Registrar { node: state.name.clone(), incarnation: state.incarnation, topic: topics::control(lane).into() };
     let context = Arc::new(RunContext {
@@ -362,8 +369,9 @@ async fn serve_lane(
             weights: settings.lanes.weights,
         },
         revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
+        delete_interval: Duration::from_millis(settings.lanes.delete_interval_ms),
         dead_letter_partitions,
-        partitions: online.lanes.get(lane).copied().unwrap_or_default(),
+        partitions,
         dedup_window: settings.dedup.window(),
         dedup_entries_max: settings.dedup.entries_max,
     };

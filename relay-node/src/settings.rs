@@ -71,8 +71,12 @@ pub struct LanesSettings {
     pub running_max: usize,
     pub waiting_max: usize,
     pub revoke_grace_ms: u64,
+    pub delete_interval_ms: u64,
     pub weights: Weights,
 }
+
+/// Least time between two deletions of records that are done, in milliseconds.
+const DELETE_INTERVAL_MS_MIN: u64 = 100;
 
 /// Section `[dedup]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -185,6 +189,9 @@ impl Settings {
         }
         if self.lanes.running_max == 0 || self.lanes.waiting_max == 0 {
             return wrong("lanes.running_max", "and lanes.waiting_max must be at least 1");
+        }
+        if self.lanes.delete_interval_ms < DELETE_INTERVAL_MS_MIN {
+            return wrong("lanes.delete_interval_ms", &format!("must be at least {DELETE_INTERVAL_MS_MIN}"));
         }
         if let Some(lane) = self.lanes.names.iter().find(|lane| !relay_protocol::limits::is_lane(lane)) {
             return wrong("lanes.names", &format!("{lane:?} is no name of a lane: letters, digits, - and _ only"));

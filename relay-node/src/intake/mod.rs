@@ -6,6 +6,8 @@ pub mod core;
 pub mod dedup;
 pub mod dedup_topic;
 pub mod lane;
+pub mod lost_group;
+pub mod retention;
 pub mod room;
 pub mod same;
 pub mod starts;
@@ -17,6 +19,8 @@ mod core_test;
 mod dedup_test;
 #[cfg(test)]
 mod dedup_topic_test;
+#[cfg(test)]
+mod retention_test;
 #[cfg(test)]
 mod room_test;
 #[cfg(test)]

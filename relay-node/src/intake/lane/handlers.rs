@@ -86,7 +86,12 @@ impl Handler<Settled> for Lane {
         let now = self.now_ms();
         self.commit_took = took;
         let effects = match fate {
-            Fate::Committed => self.core.committed(&batch, now),
+            Fate::Committed => {
+                for offset in &batch.offsets {
+                    self.retention.committed(offset.at.partition, offset.next);
+                }
+                self.core.committed(&batch, now)
+            }
             Fate::NotCommitted(lost) => {
                 let mut effects = self.core.lost(&lost);
                 effects.extend(self.core.not_committed(batch, now));

@@ -19,12 +19,14 @@ use super::control::{self, Followed, Said};
 use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{self, Body, EndedJob, Scope};
 use super::dedup_topic::{self, Reading};
+use super::retention::Retention;
 use crate::events::route::{self, RoutedEvent};
 use crate::job::delivered::{Delivered, NotAJob, Receipt};
 use crate::job::outcome::{self, Ended, Outcome};
 use crate::job::run::{self, RunContext};
 use crate::job::{duplicate, misplaced};
 
+mod delete;
 mod handlers;
 mod settle;
 
@@ -50,6 +52,8 @@ pub struct LaneSettings {
     pub limits: LaneLimits,
     /// How long running jobs may end when a rebalance takes their partition.
     pub revoke_grace: Duration,
+    /// Time between two deletions of records that are done.
+    pub delete_interval: Duration,
     /// Partitions of the dead-letter topic.
     pub dead_letter_partitions: u32,
     /// Partitions of the lane.
@@ -87,6 +91,7 @@ pub struct Lane {
     said: mpsc::Sender<Said>,
     sayings: Option<mpsc::Receiver<Said>>,
     forgotten: u64,
+    retention: Retention,
     releases: Vec<(Vec<u32>, Release)>,
     /// How long the last commit took.
     commit_took: Duration,
@@ -135,6 +140,7 @@ impl LaneHandle {
             said,
             sayings: Some(sayings),
             forgotten: 0,
+            retention: Retention::default(),
             releases: Vec::new(),
             commit_took: Duration::ZERO,
             drained: None,
@@ -202,6 +208,7 @@ impl Actor for Lane {
             lane.carry_out(effects, ctx);
             lane.show();
         });
+        ctx.run_interval(self.settings.delete_interval, Self::delete_done);
     }
 }
 
@@ -424,6 +431,7 @@ impl Lane {
     }
 
     fn release(&mut self, partition: u32) {
+        self.retention.released(partition);
         if let Some(stop) = self.controls.remove(&partition) {
             stop.cancel();
         }
@@ -437,6 +445,9 @@ impl Lane {
         let (now, mut control, mut ended) = (self.now_ms(), Vec::new(), Vec::new());
         for assignment in assignments {
             let (partition, epoch) = (assignment.at.partition, assignment.epoch);
+            if let Some(committed) = &assignment.committed {
+                self.retention.committed(partition, committed.next);
+            }
             let (since_ms, effects) = self.core.assigned(assignment, now);
             self.carry_out(effects, ctx);
             let stop = CancellationToken::new();
