@@ -117,6 +117,11 @@ pub enum TopicState {
         /// Partitions that it has.
         found: u32,
     },
+    /// It exists, and drops records that must be kept.
+    Retention {
+        /// What to set, as `key=value` separated by commas, in the words of the log's own tools.
+        to_set: String,
+    },
 }
 
 /// The borders of a partition.

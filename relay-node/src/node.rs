@@ -254,6 +254,7 @@ async fn connect(
     let mut lane_partitions = HashMap::new();
     for lane in &settings.lanes.names {
         let jobs = partitions(&**log, &topics::jobs(lane)).await?;
+        keeps_for_ever(&**log, &topics::jobs(lane), jobs).await?;
         let dedup = topics::dedup(lane);
         let found = partitions(&**log, &dedup).await?;
         anyhow::ensure!(
@@ -383,8 +384,19 @@ async fn partitions(log: &dyn Log, topic: &str) -> anyhow::Result<u32> {
     let spec = TopicSpec { name: topic.into(), partitions: 1, retention: Retention::Forever };
     let states: Vec<TopicState> = log.check_topics(&[spec]).await.map_err(|error: LogError| anyhow::anyhow!(error))?;
     match states.first() {
-        Some(TopicState::Ready) => Ok(1),
+        Some(TopicState::Ready | TopicState::Retention { .. }) => Ok(1),
         Some(TopicState::Partitions { found }) => Ok(*found),
         _ => anyhow::bail!("topic {topic} does not exist: start the coordinator, which creates it"),
     }
+}
+
+/// Checks that a lane's topic never drops a job that nobody has done yet.
+async fn keeps_for_ever(log: &dyn Log, topic: &str, partitions: u32) -> anyhow::Result<()> {
+    let spec = TopicSpec { name: topic.into(), partitions, retention: Retention::Forever };
+    if let Some(TopicState::Retention { to_set }) = log.check_topics(&[spec]).await?.first() {
+        anyhow::bail!(
+            "topic {topic} would drop waiting jobs: run kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {to_set}"
+        );
+    }
+    Ok(())
 }

@@ -48,6 +48,8 @@ enum Trouble {
     Missing(Vec<Topic>),
     #[error("{}; partition counts are fixed for ever: correct the [topics] settings, or use another Kafka cluster", .0.join(", "))]
     Partitions(Vec<String>),
+    #[error("topics drop records that must be kept: {}", .0.join("; "))]
+    Retention(Vec<String>),
 }
 
 impl TopicKeeper {
@@ -113,11 +115,22 @@ impl TopicKeeper {
             TopicState::Partitions { found } => {
                 Some(format!("{} has {found} partitions instead of {}", spec.name, spec.partitions))
             }
-            TopicState::Ready | TopicState::Missing => None,
+            TopicState::Ready | TopicState::Missing | TopicState::Retention { .. } => None,
         });
         let wrong: Vec<String> = wrong.collect();
         if !wrong.is_empty() {
             return Err(Trouble::Partitions(wrong));
+        }
+        let forgetful = pairs().filter_map(|(spec, state)| match state {
+            TopicState::Retention { to_set } => Some(format!(
+                "run kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config {to_set}",
+                spec.name
+            )),
+            _ => None,
+        });
+        let forgetful: Vec<String> = forgetful.collect();
+        if !forgetful.is_empty() {
+            return Err(Trouble::Retention(forgetful));
         }
         let missing = pairs().filter(|(_, state)| matches!(state, TopicState::Missing));
         Ok(missing.map(|(spec, _)| spec.clone()).collect())

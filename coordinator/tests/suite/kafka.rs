@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use coordinator::topics::keeper::{Missing, TOPICS, TopicKeeper};
@@ -86,6 +86,20 @@ async fn a_topic_with_another_partition_count_is_refused() -> anyhow::Result<()>
     actix_web::rt::spawn(keeper.run(SystemRandom, stop.clone()));
     let words = reason(&readiness, "has 2 partitions instead of 5").await;
     assert!(words.contains(&name) && words.contains("fixed for ever"), "{words}");
+    stop.cancel();
+    Ok(())
+}
+
+#[actix_web::test]
+async fn a_topic_that_drops_what_must_be_kept_is_refused_with_what_to_set() -> anyhow::Result<()> {
+    let (log, name, stop) = (log()?, fresh("forgetful"), CancellationToken::new());
+    let day = Retention::Age(Duration::from_secs(86_400));
+    log.create_topics(&[TopicSpec { retention: day, ..spec(&name, 1) }]).await?;
+    let readiness = not_ready();
+    let keeper = TopicKeeper::new(log.clone(), vec![spec(&name, 1)], Missing::Create, readiness.clone());
+    actix_web::rt::spawn(keeper.run(SystemRandom, stop.clone()));
+    let words = reason(&readiness, "drop records that must be kept").await;
+    assert!(words.contains(&format!("--entity-name {name} --add-config retention.ms=-1")), "{words}");
     stop.cancel();
     Ok(())
 }

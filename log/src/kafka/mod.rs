@@ -8,6 +8,7 @@ mod append;
 mod context;
 mod errors;
 mod feed;
+mod forgetting;
 mod group;
 mod member;
 mod properties;
@@ -77,7 +78,7 @@ impl Log for KafkaLog {
     }
 
     async fn check_topics(&self, specs: &[TopicSpec]) -> Result<Vec<TopicState>, LogError> {
-        topics::check(&self.query, specs).await
+        forgetting::check(&self.admin, &self.query, &self.settings, specs).await
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<u64>, LogError> {
