@@ -1,5 +1,6 @@
-//! Load tests of the relay: the LocalAI simulator, benches, cluster tests.
+//! Load tests of the relay: the LocalAI simulator, benches, cluster tests, checks of others against the contract.
 
 pub mod bench;
 pub mod broker;
+pub mod conformance;
 pub mod localai_sim;

@@ -1,9 +1,10 @@
-//! Benches of the relay, beside the raw limit.
+//! Benches of the relay, beside the raw limit, and checks of clients and producers.
 
 use clap::{Parser, Subcommand};
 use load_tests::bench::jobs::{self, JobsArguments};
 use load_tests::bench::path::{self, PathArguments};
 use load_tests::bench::start::{self, StartArguments};
+use load_tests::conformance::{self, ConformanceArguments};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -15,6 +16,8 @@ enum Arguments {
     /// Measures.
     #[command(subcommand)]
     Bench(Bench),
+    /// Checks a producer or a node against the contract of docs/kafka.md and docs/protocol.md; exit code 1 if a check fails.
+    Conformance(ConformanceArguments),
 }
 
 #[derive(Subcommand)]
@@ -31,7 +34,15 @@ fn main() -> anyhow::Result<()> {
     relay_runtime::tls::install_provider();
     // What goes wrong during a measurement belongs beside its figures.
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
-    let Arguments::Bench(bench) = Arguments::parse();
+    let bench = match Arguments::parse() {
+        Arguments::Bench(bench) => bench,
+        Arguments::Conformance(arguments) => {
+            return tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(conformance::run(arguments));
+        }
+    };
     match bench {
         Bench::Path(arguments) => {
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(path::run(arguments))

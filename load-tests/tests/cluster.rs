@@ -7,6 +7,8 @@ mod one_key;
 mod outages;
 #[path = "cluster/processes.rs"]
 mod processes;
+#[path = "cluster/producers.rs"]
+mod producers;
 #[path = "cluster/slow_backend.rs"]
 mod slow_backend;
 
