@@ -15,6 +15,7 @@ need curl curl
 if [ "${1:-build}" = test ]; then
   need javac openjdk-17-jdk-headless # the producer example in Java runs from its source
   need mvn maven
+  need openssl openssl
   need node nodejs
   need npm npm
   need python3 python3

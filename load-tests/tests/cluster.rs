@@ -9,6 +9,8 @@ mod outages;
 mod processes;
 #[path = "cluster/producers.rs"]
 mod producers;
+#[path = "cluster/secure.rs"]
+mod secure;
 #[path = "cluster/slow_backend.rs"]
 mod slow_backend;
 
