@@ -1,3 +1,5 @@
+//! Each rule is found broken by a record that breaks it, and by no other.
+
 use bytes::Bytes;
 use relay_log::port::{LogRecord, TopicPartition};
 use relay_protocol::job::JobHeadV1;

@@ -1,3 +1,5 @@
+//! A report as text and as XML.
+
 use super::{Outcome, Report};
 
 #[test]
