@@ -13,8 +13,11 @@ need make make
 need perl perl
 need curl curl
 if [ "${1:-build}" = test ]; then
-  need java openjdk-17-jre-headless
+  need javac openjdk-17-jdk-headless # the producer example in Java runs from its source
   need mvn maven
+  need openssl openssl
+  need node nodejs
+  need npm npm
   need python3 python3
   python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || packages+=(python3-venv)
 fi

@@ -46,6 +46,9 @@ check "tidy" cargo run --quiet -p xtask -- tidy
 echo "== python for the producer examples and the S3 server"
 if scripts/python.sh; then :; else failed=$((failed + 1)); fi
 
+echo "== the clients of the producer examples"
+if scripts/producers.sh; then :; else failed=$((failed + 1)); fi
+
 echo "== a Kafka broker of our own"
 kafka_dir=$out/kafka
 if line=$(deploy/kafka-dev/kafka.sh start --dir "$kafka_dir" | grep '^KAFKA_BOOTSTRAP='); then

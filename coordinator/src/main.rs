@@ -29,10 +29,13 @@ async fn main() -> anyhow::Result<()> {
     let stop = shutdown::on_signals().context("listening for signals")?;
     let mut telemetry = telemetry::init(&settings.telemetry)?;
     let log = Arc::new(KafkaLog::connect(settings.kafka_settings()).context("setting up the Kafka client")?);
-    let coordinator = Coordinator::start(settings, log).await?;
+    let coordinator = Coordinator::start(settings, log.clone()).await?;
     println!("ready {}", coordinator.url());
-    stop.cancelled().await;
+    let refused = tokio::select! {
+        () = stop.cancelled() => None,
+        error = log.refused() => Some(error),
+    };
     coordinator.stop().await;
     telemetry.shutdown();
-    Ok(())
+    refused.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -3,7 +3,10 @@
 #
 #   kafka.sh install              fetch the jars by Maven (and Java and Maven by apt where that is allowed); prints
 #                                 KAFKA_LIBS=, their folder
-#   kafka.sh start [--dir DIR]    start a broker whose data lies in DIR; prints KAFKA_BOOTSTRAP=127.0.0.1:PORT once it answers
+#   kafka.sh start [--dir DIR] [--sasl-ssl]
+#                                 start a broker whose data lies in DIR; prints KAFKA_BOOTSTRAP=127.0.0.1:PORT once it answers.
+#                                 --sasl-ssl, at the first start: also a TLS listener for the user "relay" (SCRAM-SHA-512);
+#                                 prints KAFKA_SASL_SSL=127.0.0.1:PORT; DIR/tls holds ca.pem and password
 #   kafka.sh status [--dir DIR]   print KAFKA_BOOTSTRAP=… and exit 0 if it answers, exit 3 if it does not
 #   kafka.sh stop [--dir DIR] [--kill]
 #                                 end exactly that broker (--kill: as a crash would); the data stay
@@ -19,7 +22,7 @@ ready_seconds_max=90
 stop_seconds_max=30
 
 die() { echo "kafka.sh: $*" >&2; exit 1; }
-usage() { sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 # ---- install ------------------------------------------------------------------------------------------------------
 
@@ -132,6 +135,36 @@ choose_ports() {
   fi
 }
 
+# Makes a CA, the broker's certificate and the password of the user "relay", once.
+make_tls() {
+  local tls=$dir/tls subject
+  [ -f "$tls/password" ] && return
+  command -v openssl >/dev/null || die "missing: openssl; run: sudo apt-get install -y openssl"
+  mkdir -p "$tls"
+  (
+    umask 077
+    cd "$tls"
+    for subject in ca broker; do openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$subject.key"; done
+    openssl req -x509 -key ca.key -subj "/CN=relay test CA" -days 3650 -out ca.pem
+    openssl req -new -key broker.key -subj "/CN=127.0.0.1" -out broker.csr
+    openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 3650 -out broker.crt \
+      -extfile <(echo "subjectAltName=IP:127.0.0.1,DNS:localhost")
+    cat broker.key broker.crt ca.pem >broker.pem
+    head -c 18 /dev/urandom | base64 | tr '+/' '-_' >password
+  ) >"$dir/tls.log" 2>&1 || die "making the certificates failed, see $dir/tls.log"
+}
+
+# Adds the TLS listener to the broker's properties; of a key that comes twice the later counts.
+add_sasl_ssl() {
+  secure_port=$(cat "$dir/sasl_ssl_port" 2>/dev/null) && port_is_free "$secure_port" || secure_port=
+  while [ -z "$secure_port" ] || [ "$secure_port" = "$port" ] || [ "$secure_port" = "$controller_port" ]; do
+    secure_port=$(free_port)
+  done
+  echo "$secure_port" >"$dir/sasl_ssl_port"
+  sed -e "s|@TLS@|$dir/tls|" -e "s|@PORT@|$port|" -e "s|@CONTROLLER_PORT@|$controller_port|" \
+    -e "s|@SASL_SSL_PORT@|$secure_port|" "$here/sasl-ssl.properties.in" >>"$dir/server.properties"
+}
+
 launch() {
   if [ -f "$dir/libs" ] && [ "$(cat "$dir/libs")" != "$(basename "$libs")" ]; then
     die "$dir was made by another version of Kafka; remove it to start with an empty broker"
@@ -139,13 +172,19 @@ launch() {
   choose_ports
   sed -e "s|@DATA@|$dir/data|" -e "s|@PORT@|$port|" -e "s|@CONTROLLER_PORT@|$controller_port|" \
     "$here/server.properties.in" >"$dir/server.properties"
+  local users=()
+  if [ -n "$sasl_ssl" ]; then
+    make_tls
+    add_sasl_ssl
+    users=(--add-scram "SCRAM-SHA-512=[name=relay,password=$(cat "$dir/tls/password")]")
+  fi
   local java=("$(java_command)" -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn)
   if [ ! -f "$dir/data/meta.properties" ]; then
     rm -rf "$dir/data"
     basename "$libs" >"$dir/libs"
     local id # 16 bytes in base64; the zero in front keeps the text from beginning with a dash
     id=$({ printf '\0'; head -c 15 /dev/urandom; } | base64 | tr '+/' '-_' | tr -d '=')
-    "${java[@]}" kafka.tools.StorageTool format -t "$id" \
+    "${java[@]}" kafka.tools.StorageTool format -t "$id" "${users[@]}" \
       -c "$dir/server.properties" >"$dir/format.log" 2>&1 || die "formatting failed, see $dir/format.log"
   fi
   setsid "${java[@]}" "-Xmx$heap" -XX:+UseSerialGC kafka.Kafka "$dir/server.properties" \
@@ -157,6 +196,10 @@ start() {
   install_packages
   install_jars
   mkdir -p "$dir"
+  if [ -d "$dir/tls" ]; then sasl_ssl=1; fi
+  if [ -n "$sasl_ssl" ] && [ ! -d "$dir/tls" ] && [ -f "$dir/data/meta.properties" ]; then
+    die "$dir was made without --sasl-ssl; remove it to start with an empty broker"
+  fi
   exec 9>"$dir/lock"
   flock 9
   if live_pid >/dev/null; then
@@ -172,6 +215,7 @@ start() {
   done
   echo "127.0.0.1:$port" >"$dir/bootstrap"
   echo "KAFKA_BOOTSTRAP=127.0.0.1:$port"
+  if [ -n "$sasl_ssl" ]; then echo "KAFKA_SASL_SSL=127.0.0.1:$(cat "$dir/sasl_ssl_port")"; fi
 }
 
 status() {
@@ -200,10 +244,12 @@ command=${1:-}
 [ $# -gt 0 ] && shift
 dir=$cache/default
 signal=TERM
+sasl_ssl=
 while [ $# -gt 0 ]; do
   case $1 in
     --dir) [ $# -ge 2 ] || usage; dir=$2; shift 2 ;;
     --kill) signal=KILL; shift ;;
+    --sasl-ssl) sasl_ssl=1; shift ;;
     *) usage ;;
   esac
 done

@@ -27,6 +27,29 @@ impl Broker {
     }
 }
 
+/// How to reach a broker over TLS.
+pub struct SaslSsl {
+    /// `host:port`.
+    pub address: String,
+    /// The CA of its certificate, as PEM.
+    pub ca: PathBuf,
+    /// Password of the user `relay` (SCRAM-SHA-512).
+    pub password: String,
+}
+
+impl Broker {
+    /// As [`Self::start`], with one more listener that takes only clients over TLS that prove who they are.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub fn start_sasl_ssl(folder: &Path) -> anyhow::Result<(Self, SaslSsl)> {
+        let [bootstrap, address] = started(folder, &["--sasl-ssl"], ["KAFKA_BOOTSTRAP=", "KAFKA_SASL_SSL="])?;
+        let tls = folder.join("tls");
+        let password = std::fs::read_to_string(tls.join("password"))?.trim().to_owned();
+        Ok((Self { bootstrap, folder: folder.to_owned() }, SaslSsl { address, ca: tls.join("ca.pem"), password }))
+    }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         if let Err(error) = kill(&self.folder) {
@@ -40,12 +63,19 @@ impl Drop for Broker {
 /// # Errors
 /// It does not start: Java or the jars are missing and cannot be installed.
 pub fn start(folder: &Path) -> anyhow::Result<String> {
-    let started = script(&["start"], folder).output().context("running kafka.sh")?;
+    let [bootstrap] = started(folder, &[], ["KAFKA_BOOTSTRAP="])?;
+    Ok(bootstrap)
+}
+
+/// Starts the broker of `folder`; returns what it prints after each prefix.
+fn started<const N: usize>(folder: &Path, options: &[&str], prefixes: [&str; N]) -> anyhow::Result<[String; N]> {
+    let started = script(&["start"], folder).args(options).output().context("running kafka.sh")?;
     let reason = || format!("the broker does not start: {}", String::from_utf8_lossy(&started.stderr));
     ensure!(started.status.success(), reason());
     let output = String::from_utf8_lossy(&started.stdout);
-    let bootstrap = output.lines().find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP=")).with_context(reason)?;
-    Ok(bootstrap.to_owned())
+    let after = |prefix| output.lines().find_map(|line| line.strip_prefix(prefix)).map(str::to_owned);
+    let found: Vec<_> = prefixes.into_iter().filter_map(after).collect();
+    found.try_into().ok().with_context(reason)
 }
 
 /// Ends the broker of `folder` as a crash would; its data and its ports stay.

@@ -1,10 +1,11 @@
-//! Benches of the relay beside the raw limit, and chaos.
+//! Benches of the relay beside the raw limit, chaos, and checks of clients and producers.
 
 use clap::{Parser, Subcommand};
 use load_tests::bench::jobs::{self, JobsArguments};
 use load_tests::bench::path::{self, PathArguments};
 use load_tests::bench::start::{self, StartArguments};
 use load_tests::chaos::{self, ChaosArguments};
+use load_tests::conformance::{self, ConformanceArguments};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,6 +20,8 @@ enum Arguments {
     /// Kills, freezes and cuts off brokers, nodes, coordinator, backends and clients of a real cluster while jobs are
     /// submitted; fails unless every accepted job ended exactly once.
     Chaos(ChaosArguments),
+    /// Checks a producer or a node against the contract of docs/kafka.md and docs/protocol.md; exit code 1 if a check fails.
+    Conformance(ConformanceArguments),
 }
 
 #[derive(Subcommand)]
@@ -41,5 +44,6 @@ fn main() -> anyhow::Result<()> {
         Arguments::Bench(Bench::Jobs(arguments)) => runtime()?.block_on(jobs::run(arguments)),
         Arguments::Bench(Bench::Start(arguments)) => start::run(&arguments),
         Arguments::Chaos(arguments) => runtime()?.block_on(chaos::run(arguments)),
+        Arguments::Conformance(arguments) => runtime()?.block_on(conformance::run(arguments)),
     }
 }

@@ -9,8 +9,12 @@ mod one_key;
 mod outages;
 #[path = "cluster/processes.rs"]
 mod processes;
+#[path = "cluster/producers.rs"]
+mod producers;
 #[path = "cluster/retention.rs"]
 mod retention;
+#[path = "cluster/secure.rs"]
+mod secure;
 #[path = "cluster/slow_backend.rs"]
 mod slow_backend;
 

@@ -30,8 +30,8 @@ async fn main() -> anyhow::Result<()> {
     tls::install_provider();
     let _telemetry = telemetry::init(&settings.telemetry)?;
     let metrics = metrics::install()?;
-    let log = KafkaLog::connect(settings.kafka.clone()).context("section [kafka]")?;
-    let node = Node::start(settings, Parts { log: Arc::new(log), metrics, builtin: None })?;
+    let log = Arc::new(KafkaLog::connect(settings.kafka.clone()).context("section [kafka]")?);
+    let node = Node::start(settings, Parts { log: log.clone(), metrics, builtin: None })?;
     let serve = async {
         node.wait_ready().await;
         println!("ready http://{}", node.addr);
@@ -41,6 +41,7 @@ async fn main() -> anyhow::Result<()> {
         () = serve => None,
         () = stop.cancelled() => None,
         reason = node.refusal() => Some(reason),
+        error = log.refused() => Some(error.to_string()),
     };
     node.stop().await;
     refused.map_or(Ok(()), |reason| Err(anyhow::anyhow!(reason)))

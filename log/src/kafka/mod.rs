@@ -10,6 +10,7 @@ mod errors;
 mod feed;
 mod forgetting;
 mod group;
+mod login;
 mod member;
 mod properties;
 mod query;
@@ -58,6 +59,15 @@ impl KafkaLog {
             admin: context::create(properties(&settings, Role::Admin), Plain)?,
             settings,
         })
+    }
+
+    /// Waits for the brokers to refuse this client: a wrong password, or a certificate of theirs that is not trusted. Going
+    /// on is of no use then. Never completes if they let it in; while none answers, it waits.
+    pub async fn refused(&self) -> LogError {
+        match login::wait(&self.settings).await {
+            Err(error) => error,
+            Ok(()) => std::future::pending().await,
+        }
     }
 
     /// Asks `question` on a thread that may block.

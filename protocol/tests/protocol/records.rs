@@ -76,6 +76,16 @@ fn a_frame_of_another_kind_is_no_job() {
 }
 
 #[test]
+fn a_frame_of_another_version_is_no_job() {
+    let mut value = bytes(&golden("record.job.object"), "frame").to_vec();
+    assert!(decode_job(&Bytes::from(value.clone())).is_ok());
+    value[4] = 2;
+    let error = decode_job(&Bytes::from(value)).unwrap_err();
+    assert_eq!(error.code, "not_a_job");
+    assert!(error.message.contains("found kind 0x0100 version 2"), "{error:?}");
+}
+
+#[test]
 fn a_payload_beside_an_input_elsewhere_is_refused() {
     for name in ["record.job.object", "record.job.url"] {
         let mut frame = bytes(&golden(name), "frame").to_vec();
