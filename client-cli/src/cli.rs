@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::clock::now_ms;
 use crate::commands;
+use crate::commands::jobs::JobsCommand;
 use crate::output::{EXIT_CODES, Failure};
 use crate::settings::{ClientSettings, DEFAULT_SERVER};
 
@@ -58,6 +59,9 @@ enum Command {
     Backends(ListArgs),
     /// List the nodes of the cluster
     Nodes(ListArgs),
+    /// List, show or cancel jobs by filter
+    #[command(subcommand)]
+    Jobs(JobsCommand),
 }
 
 /// Arguments of `submit`.
@@ -167,6 +171,7 @@ impl Cli {
             Command::Watch(args) => args.out.json,
             Command::Status(args) | Command::Cancel(args) => args.json,
             Command::Backends(args) | Command::Nodes(args) => args.json,
+            Command::Jobs(command) => command.json(),
             Command::Fetch(_) => false,
         }
     }
@@ -192,6 +197,7 @@ impl Cli {
             Command::Fetch(args) => commands::fetch::run(&Client::connect(settings).await?, &args).await,
             Command::Backends(args) => commands::cluster::backends(&settings, &args).await,
             Command::Nodes(args) => commands::cluster::nodes(&settings, &args).await,
+            Command::Jobs(command) => commands::jobs::run(&settings, &command).await,
         }
     }
 }
@@ -210,7 +216,7 @@ fn time(text: &str) -> Result<u64, String> {
 }
 
 /// A number with `ms`, `s`, `m`, `h` or `d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const DAYS_MAX: u64 = 36_500;
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

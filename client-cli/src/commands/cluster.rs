@@ -87,7 +87,7 @@ async fn list(settings: &ClientSettings, what: &str) -> Result<Value, Failure> {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
@@ -102,7 +102,8 @@ fn as_json(list: &Value) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<ExitCode, Failure> {
+/// Prints rows under their heads, in columns.
+pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<ExitCode, Failure> {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     let columns = rows.first().map_or(0, Vec::len);

@@ -3,6 +3,7 @@
 pub(crate) mod cancel;
 pub(crate) mod cluster;
 pub(crate) mod fetch;
+pub(crate) mod jobs;
 mod result;
 pub(crate) mod status;
 pub(crate) mod submit;
