@@ -137,7 +137,11 @@ async fn a_bulk_cancel_writes_what_a_gateway_would() {
     assert_eq!((&done["jobs"], &done["requested"]), (&json!([job_id(2)]), &json!(1)), "{done}");
 
     let mut reader = log.read(vec![(at, Start::Earliest)]).await.unwrap();
-    let ReadEvent::Record(written) = timeout(PATIENCE, reader.next()).await.unwrap().unwrap() else { panic!("an end") };
+    let written = loop {
+        if let ReadEvent::Record(written) = timeout(PATIENCE, reader.next()).await.unwrap().unwrap() {
+            break written;
+        }
+    };
     let written: ControlRecord = serde_json::from_slice(&written.value.unwrap()).unwrap();
     let ControlRecord::Cancel(request) = written else { panic!("another record") };
     assert_eq!((request.job_id, request.tenant.as_str()), (job_id(2), "red"));
