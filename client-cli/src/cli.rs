@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::clock::now_ms;
 use crate::commands;
 use crate::commands::dlq::DlqCommand;
+use crate::commands::jobs::JobsCommand;
 use crate::output::{EXIT_CODES, Failure};
 use crate::settings::{ClientSettings, DEFAULT_SERVER};
 
@@ -62,6 +63,9 @@ enum Command {
     /// List, show, redrive or drop dead letters
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// List, show or cancel jobs by filter
+    #[command(subcommand)]
+    Jobs(JobsCommand),
 }
 
 /// Arguments of `submit`.
@@ -172,6 +176,7 @@ impl Cli {
             Command::Status(args) | Command::Cancel(args) => args.json,
             Command::Backends(args) | Command::Nodes(args) => args.json,
             Command::Dlq(command) => command.json(),
+            Command::Jobs(command) => command.json(),
             Command::Fetch(_) => false,
         }
     }
@@ -198,6 +203,7 @@ impl Cli {
             Command::Backends(args) => commands::cluster::backends(&settings, &args).await,
             Command::Nodes(args) => commands::cluster::nodes(&settings, &args).await,
             Command::Dlq(command) => commands::dlq::run(&settings, &command).await,
+            Command::Jobs(command) => commands::jobs::run(&settings, &command).await,
         }
     }
 }
@@ -224,7 +230,7 @@ pub(crate) fn past_time(text: &str) -> Result<u64, String> {
 }
 
 /// A number with `ms`, `s`, `m`, `h` or `d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const DAYS_MAX: u64 = 36_500;
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

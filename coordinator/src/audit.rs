@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use relay_log::port::{Log, LogError, NewRecord, TopicPartition};
 use relay_protocol::record::AuditEntry;
-use relay_protocol::{partition, topics};
+use relay_protocol::{JobId, partition, topics};
 use relay_runtime::backoff::retry_delay;
 use relay_runtime::clock::Clock;
 use relay_runtime::telemetry::current_traceparent;
@@ -66,6 +66,13 @@ impl AuditTrail {
     pub fn denied(&self, by: Sender, path: &str, code: &str) {
         let trace_id = format!("{:032x}", current_traceparent().trace_id());
         self.entry("denied", by, Some(trace_id), [("path", path.into()), ("code", code.into())]);
+    }
+
+    /// These jobs' owners were asked to cancel them, because `filter` found them.
+    pub fn cancel_requested(&self, by: Sender, jobs: &[JobId], filter: Value) {
+        let trace_id = format!("{:032x}", current_traceparent().trace_id());
+        let jobs: Vec<Value> = jobs.iter().map(|job| job.to_string().into()).collect();
+        self.entry("job.cancel_requested", by, Some(trace_id), [("filter", filter), ("jobs", jobs.into())]);
     }
 
     fn entry<const N: usize>(

@@ -25,6 +25,7 @@ pub fn describe() {
         "relay_cluster_audit_dropped_total",
         "Entries lost because the audit queue was full or at the end."
     );
+    describe_view();
 }
 
 /// Shows a snapshot.
@@ -67,4 +68,59 @@ pub fn audit_written(entries: u64) {
 /// Counts entries of the audit trail that are lost.
 pub fn audit_dropped(entries: u64) {
     counter!("relay_cluster_audit_dropped_total").increment(entries);
+}
+
+fn describe_view() {
+    describe_gauge!("relay_cluster_view_rows", "Jobs in the job view.");
+    describe_gauge!(
+        "relay_cluster_view_lag_events",
+        "Records of the events' topic that the job view has not read yet."
+    );
+    describe_counter!("relay_cluster_view_events_total", "Records that the job view has taken in.");
+    describe_counter!("relay_cluster_view_unreadable_total", "Records of the events' topic that are no events.");
+    describe_counter!("relay_cluster_view_dropped_total", "Jobs that left the view by reason: retention, rows_max.");
+    describe_counter!("relay_cluster_view_rebuilds_total", "Times that the view was thrown away: damaged, offsets.");
+    describe_counter!("relay_cluster_view_errors_total", "Times that the view could not go on and tried again.");
+    describe_counter!("relay_cluster_view_cancels_total", "Jobs that were asked to end by filter.");
+}
+
+/// Shows how many jobs the view has.
+pub fn view_rows(rows: u64) {
+    gauge!("relay_cluster_view_rows").set(rows as f64);
+}
+
+/// Shows how many records the view is behind.
+pub fn view_lag(events: u64) {
+    gauge!("relay_cluster_view_lag_events").set(events as f64);
+}
+
+/// Counts records that the view took in.
+pub fn view_events(records: u64) {
+    counter!("relay_cluster_view_events_total").increment(records);
+}
+
+/// Counts a record that is no event.
+pub fn view_unreadable() {
+    counter!("relay_cluster_view_unreadable_total").increment(1);
+}
+
+/// Counts jobs that left the view: too old, or too many.
+pub fn view_dropped(old: u64, surplus: u64) {
+    counter!("relay_cluster_view_dropped_total", "reason" => "retention").increment(old);
+    counter!("relay_cluster_view_dropped_total", "reason" => "rows_max").increment(surplus);
+}
+
+/// Counts a view that was thrown away.
+pub fn view_rebuilt(reason: &'static str) {
+    counter!("relay_cluster_view_rebuilds_total", "reason" => reason).increment(1);
+}
+
+/// Counts a time that the view could not go on.
+pub fn view_error() {
+    counter!("relay_cluster_view_errors_total").increment(1);
+}
+
+/// Counts jobs that were asked to end by filter.
+pub fn bulk_cancelled(jobs: u64) {
+    counter!("relay_cluster_view_cancels_total").increment(jobs);
 }

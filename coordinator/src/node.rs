@@ -31,6 +31,8 @@ use crate::registry::{RegistryHandle, RegistryRules};
 use crate::settings::Settings;
 use crate::topics;
 use crate::topics::keeper::{Missing, TopicKeeper};
+use crate::view::JobView;
+use crate::view::reader::ViewReader;
 
 /// Readiness code: the process is going down.
 const DRAINING: &str = "draining";
@@ -45,6 +47,8 @@ pub struct Coordinator {
     pub readiness: Readiness,
     /// The registry, for readers in the same process.
     pub registry: RegistryHandle,
+    /// The jobs, for readers in the same process.
+    pub view: JobView,
     server: ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
     writing: JoinHandle<()>,
@@ -67,6 +71,7 @@ impl Coordinator {
         let recorder = recorder::install()?;
         metrics::describe();
 
+        let view = open_view(&settings)?;
         let clock = Arc::new(SystemClock);
         let (watching, writer) = (CancellationToken::new(), CancellationToken::new());
         let readiness = Readiness::starting();
@@ -77,9 +82,10 @@ impl Coordinator {
         let witness = Arc::new(move |happening| witness.node(happening));
         let registry = RegistryHandle::start(rules, backends.clone(), witness, writer.clone());
 
-        let api = Api { registry: registry.clone(), audit: trail, authenticator };
+        let api = Api { registry: registry.clone(), audit: trail, view: view.clone(), log: log.clone(), authenticator };
         let served = serve(&settings, api, &readiness, &recorder).context("starting the HTTP API");
         let (addr, server, serving) = served.inspect_err(|_| writer.cancel())?;
+        actix::spawn(view_reader(&settings, &view, &log).run(SystemRandom, watching.clone()));
         let missing = if settings.kafka.create_topics {
             Missing::Create
         } else {
@@ -95,7 +101,7 @@ impl Coordinator {
         tracing::info!(%addr, "coordinator serves");
         let writing = actix::spawn(trail_writer.run());
         let drain_timeout = Duration::from_millis(settings.http.drain_timeout_ms);
-        Ok(Self { addr, readiness, registry, server, serving, writing, watching, writer, drain_timeout })
+        Ok(Self { addr, readiness, registry, view, server, serving, writing, watching, writer, drain_timeout })
     }
 
     /// The URL of the HTTP API.
@@ -135,6 +141,18 @@ impl Coordinator {
             .await;
         writing_stop.abort(); // past its limit: counts what is left as dropped
     }
+}
+
+fn open_view(settings: &Settings) -> anyhow::Result<JobView> {
+    let topics = &settings.topics;
+    let retention = Duration::from_secs(u64::from(topics.event_retention_h) * 3_600);
+    JobView::open(&settings.view, retention, topics.event_partitions)
+}
+
+fn view_reader(settings: &Settings, view: &JobView, log: &Arc<dyn Log>) -> ViewReader {
+    let batch = (settings.view.batch_events_max, Duration::from_millis(settings.view.batch_wait_ms));
+    let partitions = settings.topics.event_partitions;
+    ViewReader::new(view.clone(), log.clone(), Arc::new(SystemClock), partitions, batch)
 }
 
 fn registry_rules(settings: &Settings, clock: &dyn Clock) -> RegistryRules {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::backends::{BackendEntry, EntryError, entry};
 use crate::leases::{LATE_HEARTBEAT_MS, LeaseRules};
 use crate::topics::{self, TopicSettings, TopicSettingsError};
+use crate::view::ViewSettings;
 
 /// The defaults, as users read them.
 pub const DEFAULTS: &str = include_str!("../config/coordinator.toml");
@@ -34,6 +35,7 @@ pub struct Settings {
     pub leases: LeaseSettings,
     pub backends: BackendSettings,
     pub topics: TopicSettings,
+    pub view: ViewSettings,
     pub kafka: KafkaSection,
     pub telemetry: TelemetrySettings,
     pub auth: AuthSettings,
@@ -177,6 +179,10 @@ impl Settings {
         within("backends.probe_interval_ms", backends.probe_interval_ms, 10, HOUR_MS)?;
         within("backends.probe_timeout_ms", backends.probe_timeout_ms, 10, 60_000)?;
         within("backends.probe_backoff_max_ms", backends.probe_backoff_max_ms, 10, HOUR_MS)?;
+        within("view.rows_max", self.view.rows_max, 1, 1_000_000_000)?;
+        within("view.page_max", self.view.page_max as u64, 1, 10_000)?;
+        within("view.batch_events_max", self.view.batch_events_max as u64, 1, 100_000)?;
+        within("view.batch_wait_ms", self.view.batch_wait_ms, 1, 60_000)?;
         self.backend_entries()?;
         topics::specs(&self.topics)?;
         Ok(())

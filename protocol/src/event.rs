@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use crate::error_code::ErrorCode;
 use crate::id::JobId;
-use crate::job::Hop;
+use crate::job::{Hop, Job, Priority};
 use crate::limits::ERROR_MESSAGE_BYTES_MAX;
+use crate::task::Task;
 use crate::time::{rfc3339, rfc3339_option};
 
 /// What happened.
@@ -99,6 +100,9 @@ pub struct Event {
     /// `accepted`, `started` and the terminal event of a job that never started: where the job lies in its lane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// With `place`: what the job is, for whoever lists jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Box<JobCard>>,
     /// `started`: who works on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
@@ -136,6 +140,46 @@ pub struct Event {
     /// W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+}
+
+/// What a job is, without its input and parameters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct JobCard {
+    /// Who submitted it.
+    pub subject: String,
+    /// What to do.
+    pub task: Task,
+    /// Model, if the job names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Order among waiting jobs.
+    pub priority: Priority,
+    /// Not started after this, and ended at it.
+    #[serde(default, with = "rfc3339_option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub deadline: Option<u64>,
+    /// Not started before this.
+    #[serde(default, with = "rfc3339_option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub not_before: Option<u64>,
+    /// The dead-lettered job that this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redrive_of: Option<JobId>,
+}
+
+impl JobCard {
+    /// The card of `job`.
+    pub fn of(job: &Job) -> Self {
+        Self {
+            subject: job.subject.clone(),
+            task: job.task,
+            model: job.model.clone(),
+            priority: job.priority,
+            deadline: job.deadline,
+            not_before: job.not_before,
+            redrive_of: job.redrive_of,
+        }
+    }
 }
 
 /// Where a job lies.
@@ -210,6 +254,7 @@ impl Event {
             event,
             at: at_ms,
             place: None,
+            job: None,
             backend: None,
             node: None,
             fraction: None,
@@ -229,6 +274,12 @@ impl Event {
     pub fn accepted(job_id: JobId, place: Place, traceparent: Option<String>) -> Self {
         let at = place.accepted_at;
         Self { place: Some(place), traceparent, ..Self::new(job_id, 0, 1, EventKind::Accepted, at) }
+    }
+
+    /// The same with what the job is.
+    #[must_use]
+    pub fn about(self, card: JobCard) -> Self {
+        Self { job: Some(Box::new(card)), ..self }
     }
 }
 

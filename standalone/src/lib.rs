@@ -24,6 +24,9 @@ const STORE_FOLDER: &str = "objects";
 /// File in the data folder with the token that nodes show the coordinator.
 const TOKEN_FILE: &str = "node-token";
 
+/// The job view in the data folder; it can be deleted while nothing runs.
+const VIEW_FILE: &str = "view/jobs.sqlite";
+
 /// Variables of the section that only the coordinator has.
 const TOPICS: &str = "RELAY__TOPICS__";
 
@@ -145,6 +148,7 @@ async fn start_coordinator(options: &Options, token: Option<&str>, log: Arc<dyn 
     settings.listen = "127.0.0.1:0".to_owned();
     settings.http.threads = 1;
     settings.backends.entries.clone_from(&options.backends);
+    settings.view.file = options.data_dir.join(VIEW_FILE);
     // The earlier process is gone, and with it whoever held a slot.
     settings.leases.restart_wait_ms = 0;
     if let Some(token) = token {

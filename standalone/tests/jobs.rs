@@ -43,5 +43,7 @@ mod same;
 mod stage;
 #[path = "jobs/tenants.rs"]
 mod tenants;
+#[path = "jobs/view.rs"]
+mod view;
 #[path = "jobs/wire.rs"]
 mod wire;

@@ -17,6 +17,30 @@ pub(super) struct NodeCaller(pub(super) Identity);
 /// A caller with the scope `cluster:read`.
 pub(super) struct ReadCaller(pub(super) Identity);
 
+/// A caller that may see jobs: with the scope `jobs:read`, or a node that asks for one.
+pub(super) struct JobsCaller(pub(super) Identity);
+
+/// A caller that may cancel jobs: with the scope `jobs:cancel`, or a node that asks for one.
+pub(super) struct CancelCaller(pub(super) Identity);
+
+impl FromRequest for JobsCaller {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(allow_or_node(request, Scope::JobsRead).map(Self))
+    }
+}
+
+impl FromRequest for CancelCaller {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(allow_or_node(request, Scope::JobsCancel).map(Self))
+    }
+}
+
 impl FromRequest for NodeCaller {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
@@ -32,6 +56,15 @@ impl FromRequest for ReadCaller {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(allow(request, Scope::ClusterRead).map(Self))
+    }
+}
+
+/// The caller, if it has `scope` or is a node; a denial goes to the audit trail.
+fn allow_or_node(request: &HttpRequest, scope: Scope) -> Result<Identity, ApiError> {
+    let is_node = |identity: &Identity| identity.scopes.contains(Scope::ClusterNode);
+    match authenticate(request) {
+        Ok(identity) if is_node(&identity) => Ok(identity),
+        _ => allow(request, scope),
     }
 }
 

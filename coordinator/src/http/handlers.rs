@@ -90,7 +90,7 @@ fn refusal(error: RegistryError) -> ApiError {
 }
 
 /// An error whose code only this API has.
-fn own(code: &'static str, status: StatusCode, message: impl Into<String>, retryable: bool) -> ApiError {
+pub(super) fn own(code: &'static str, status: StatusCode, message: impl Into<String>, retryable: bool) -> ApiError {
     let retry_after_s = retryable.then_some(RETRY_AFTER_S);
     ApiError { status, code: code.into(), message: message.into(), retryable, retry_after_s }
 }

@@ -8,18 +8,26 @@
 //! | `GET /v1/backends` | `cluster:read` | `{"backends":[BackendInfo]}` |
 //! | `GET /v1/sessions?limit=&after=` | `cluster:read` | `{"sessions":[SessionInfo],"next":id or null}`, own tenant unless `admin` |
 //! | `GET /v1/placement` | `cluster:read` | `Placement`; 503 `no_ready_node` |
+//! | `GET /v1/jobs?status=&task=&tenant=&since=&limit=&cursor=` | `jobs:read` | `{"jobs":[…],"next":cursor or null,"caught_up":bool}` |
+//! | `GET /v1/jobs/{id}?tenant=` | `jobs:read` | the job; 404 `unknown_job` |
+//! | `POST /v1/jobs/cancel` | `jobs:cancel` | the jobs that were asked to end |
+//!
+//! Of jobs a caller sees its own tenant's, unless it has `admin`; nodes (`cluster:node`) say for which tenant they ask.
 
 mod caller;
 mod handlers;
+mod jobs;
 
 use std::sync::Arc;
 
 use actix_web::web;
+use relay_log::port::Log;
 use relay_runtime::auth::Authenticator;
 use relay_runtime::http_error::{json_config, path_config, query_config};
 
 use crate::audit::AuditTrail;
 use crate::registry::RegistryHandle;
+use crate::view::JobView;
 
 /// Sessions on a page unless `limit` says otherwise.
 pub const SESSIONS_PAGE_DEFAULT: usize = 100;
@@ -35,6 +43,10 @@ pub struct Api {
     pub registry: RegistryHandle,
     /// Where denials are written.
     pub audit: AuditTrail,
+    /// The jobs.
+    pub view: JobView,
+    /// Where requests to cancel are written.
+    pub log: Arc<dyn Log>,
     /// Who is who.
     pub authenticator: Arc<Authenticator>,
 }
@@ -52,6 +64,9 @@ pub fn configure(api: Api) -> impl FnOnce(&mut web::ServiceConfig) {
             .service(web::resource("/v1/nodes").route(web::get().to(handlers::nodes)))
             .service(web::resource("/v1/backends").route(web::get().to(handlers::backends)))
             .service(web::resource("/v1/sessions").route(web::get().to(handlers::sessions)))
-            .service(web::resource("/v1/placement").route(web::get().to(handlers::placement)));
+            .service(web::resource("/v1/placement").route(web::get().to(handlers::placement)))
+            .service(web::resource("/v1/jobs").route(web::get().to(jobs::list)))
+            .service(web::resource("/v1/jobs/cancel").route(web::post().to(jobs::cancel)))
+            .service(web::resource("/v1/jobs/{id}").route(web::get().to(jobs::show)));
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::support::PATIENCE;
 
-fn coordinator() -> Command {
+pub(crate) fn coordinator() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
@@ -22,7 +22,7 @@ async fn signal(child: &Child) {
 }
 
 /// The URL in the ready line.
-async fn ready(child: &mut Child) -> String {
+pub(crate) async fn ready(child: &mut Child) -> String {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = timeout(PATIENCE, lines.next_line()).await.expect("ready in time").unwrap().expect("a line");
     line.strip_prefix("ready ").unwrap_or_else(|| panic!("{line:?}")).to_owned()

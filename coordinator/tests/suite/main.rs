@@ -13,3 +13,8 @@ mod registry;
 mod settings;
 mod support;
 mod topics;
+mod view;
+mod view_http;
+mod view_kafka;
+mod view_rebuild;
+mod view_world;

@@ -107,11 +107,15 @@ impl CoordinatorLink {
     /// # Errors
     /// No coordinator answers.
     pub async fn get(&self, path_and_query: &str) -> anyhow::Result<Answer> {
-        let response = self.request(reqwest::Method::GET, path_and_query).send().await?;
-        let status = response.status().as_u16();
-        let body = response.bytes().await?;
-        anyhow::ensure!(body.len() <= ANSWER_BYTES_MAX, "the coordinator's answer has {} bytes", body.len());
-        Ok(Answer { status, body })
+        answer_of(self.request(reqwest::Method::GET, path_and_query).send().await?).await
+    }
+
+    /// Passes a POST of `body` on and its answer back.
+    ///
+    /// # Errors
+    /// No coordinator answers.
+    pub async fn post(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<Answer> {
+        answer_of(self.request(reqwest::Method::POST, path).json(body).send().await?).await
     }
 
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
@@ -123,6 +127,13 @@ impl CoordinatorLink {
             None => request,
         }
     }
+}
+
+async fn answer_of(response: reqwest::Response) -> anyhow::Result<Answer> {
+    let status = response.status().as_u16();
+    let body = response.bytes().await?;
+    anyhow::ensure!(body.len() <= ANSWER_BYTES_MAX, "the coordinator's answer has {} bytes", body.len());
+    Ok(Answer { status, body })
 }
 
 fn heartbeat_of(node: &NodeState) -> Heartbeat {

@@ -70,7 +70,7 @@ impl Order {
 /// The `accepted` event that belongs to one that tells the job's place.
 fn receipt_of(first: &RoutedEvent) -> Option<RoutedEvent> {
     let event: Event = serde_json::from_slice(&first.json).ok()?;
-    let receipt = Event::accepted(event.job_id, event.place?, event.traceparent);
+    let receipt = Event { job: event.job, ..Event::accepted(event.job_id, event.place?, event.traceparent) };
     let json = serde_json::to_vec(&receipt).ok()?;
     Some(RoutedEvent { job_id: receipt.job_id, seq: receipt.seq, kind: receipt.event, json: json.into() })
 }

@@ -11,14 +11,14 @@ use tokio_util::io::ReaderStream;
 
 use super::answer::api_error;
 use super::submit::{self, Accepted, Cancel};
-use super::{form, json, sse};
+use super::{form, json, sse, view};
 use crate::state::NodeState;
 
 /// Adds the job API to an app.
 pub fn configure(config: &mut web::ServiceConfig) {
     let of_job = |path: &str| web::resource(path).app_data(job_ids());
     config
-        .service(web::resource("/v1/jobs").route(web::post().to(create)))
+        .service(web::resource("/v1/jobs").route(web::post().to(create)).route(web::get().to(view::list)))
         .service(of_job("/v1/jobs/{id}").route(web::get().to(show)).route(web::delete().to(cancel)))
         .service(of_job("/v1/jobs/{id}/events").route(web::get().to(events)))
         .service(of_job("/v1/jobs/{id}/result").route(web::get().to(result)));

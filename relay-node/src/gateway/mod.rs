@@ -17,3 +17,4 @@ pub mod sse;
 pub mod submit;
 pub mod upload;
 pub mod uploads;
+pub mod view;

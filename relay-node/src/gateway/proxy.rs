@@ -6,8 +6,10 @@ use relay_protocol::ErrorCode;
 use relay_runtime::auth::Scope;
 use relay_runtime::http_auth::Caller;
 use relay_runtime::http_error::ApiError;
+use serde_json::Value;
 
 use super::jobs::allow;
+use crate::cluster::link::{Answer, CoordinatorLink};
 use crate::state::NodeState;
 
 /// Adds the passed-on addresses to an app.
@@ -37,11 +39,28 @@ async fn placement(node: web::Data<NodeState>, _caller: Caller) -> Result<HttpRe
     pass_on(&node, "/v1/placement").await
 }
 
-async fn pass_on(node: &NodeState, path: &str) -> Result<HttpResponse, ApiError> {
-    let Some(coordinator) = &node.coordinator else {
-        return Err(ApiError::new(ErrorCode::NotFound, "this node works without a coordinator"));
-    };
-    let answer = coordinator.get(path).await.map_err(|error| {
+/// Passes a GET on to the coordinator.
+///
+/// # Errors
+/// There is no coordinator, or none answers.
+pub(super) async fn pass_on(node: &NodeState, path: &str) -> Result<HttpResponse, ApiError> {
+    answered(coordinator(node)?.get(path).await)
+}
+
+/// Passes a POST on to the coordinator.
+///
+/// # Errors
+/// As [`pass_on`].
+pub(super) async fn pass_on_body(node: &NodeState, path: &str, body: &Value) -> Result<HttpResponse, ApiError> {
+    answered(coordinator(node)?.post(path, body).await)
+}
+
+fn coordinator(node: &NodeState) -> Result<&CoordinatorLink, ApiError> {
+    node.coordinator.as_ref().ok_or_else(|| ApiError::new(ErrorCode::NotFound, "this node works without a coordinator"))
+}
+
+fn answered(answer: anyhow::Result<Answer>) -> Result<HttpResponse, ApiError> {
+    let answer = answer.map_err(|error| {
         ApiError::new(ErrorCode::CoordinatorUnavailable, format!("no coordinator answers: {error}")).retry_after(1)
     })?;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use relay_log::port::{LogError, NewRecord, TopicPartition};
-use relay_protocol::event::Place;
+use relay_protocol::event::{JobCard, Place};
 use relay_protocol::job::Hop;
 use relay_protocol::record::{CancelRequest, ControlRecord, HEADER_GATEWAY, HEADER_TRACEPARENT, encode_job};
 use relay_protocol::{ErrorCode, Event, Input, Job, JobError, JobId, partition, topics};
@@ -165,7 +165,7 @@ fn receipt(online: &Online, job: &Job, job_id: JobId, place: Place, way_in: &'st
         "redrive_of": job.redrive_of,
     });
     online.audit.accepted(actor, job_id, job.traceparent.as_deref(), detail);
-    let event = Event::accepted(job_id, place, job.traceparent.clone());
+    let event = Event::accepted(job_id, place, job.traceparent.clone()).about(JobCard::of(job));
     let record = online.hub.records().record(&job.tenant, &event);
     let json = record.value.clone().unwrap_or_default();
     let log = online.log.clone();

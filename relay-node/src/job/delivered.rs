@@ -1,7 +1,7 @@
 //! A job as it was delivered from its lane.
 
 use relay_log::port::{LogRecord, TopicPartition};
-use relay_protocol::event::Place;
+use relay_protocol::event::{JobCard, Place};
 use relay_protocol::limits::TRACEPARENT_BYTES_MAX;
 use relay_protocol::record::{HEADER_GATEWAY, HEADER_TRACEPARENT};
 use relay_protocol::{Job, JobError, JobId, Priority, Task, record};
@@ -60,6 +60,8 @@ pub struct Receipt {
     pub subject: String,
     /// What is to be done.
     pub task: Task,
+    /// What its `accepted` event says of it.
+    pub card: JobCard,
     /// Where it lies.
     pub place: Place,
     /// W3C trace context.
@@ -130,6 +132,7 @@ impl Delivered {
                 tenant: self.job.tenant.clone(),
                 subject: self.job.subject.clone(),
                 task: self.job.task,
+                card: JobCard::of(&self.job),
                 place: self.place.clone(),
                 traceparent: self.job.traceparent.clone(),
             })

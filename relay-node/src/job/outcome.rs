@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use relay_log::port::{Header, NewRecord, TopicPartition};
-use relay_protocol::event::{TERMINAL_N, seq};
+use relay_protocol::event::{JobCard, TERMINAL_N, seq};
 use relay_protocol::job::Hop;
 use relay_protocol::record::{
     AttemptFailure, DedupEntry, HEADER_DEAD_ATTEMPTS, HEADER_DEAD_ERROR, HEADER_DEAD_HEADERS_LOST, HEADER_DEAD_ORIGIN,
@@ -88,6 +88,7 @@ fn terminal(job: &Delivered, ended: &Ended) -> Event {
     event.error = ended.outcome.error().cloned();
     // No `started` tells it, and the receipt of a job that ends at once may come late.
     event.place = (ended.attempt == 0).then(|| job.place.clone());
+    event.job = (ended.attempt == 0).then(|| Box::new(JobCard::of(&job.job)));
     event.duplicate_of = ended.duplicate_of;
     event.redrive_of = job.job.redrive_of;
     event.last_partial_seq = ended.last_partial_seq;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_log::port::{Log, LogError, NewRecord};
-use relay_protocol::event::seq;
+use relay_protocol::event::{JobCard, seq};
 use relay_protocol::job::Hop;
 use relay_protocol::record::{AttemptFailure, StartedJob};
 use relay_protocol::{ErrorCode, Event, EventKind, Input, JobError, JobId};
@@ -295,6 +295,7 @@ impl<'a> Run<'a> {
         }
         let mut started = Event::new(self.job.job_id, self.attempt, STARTED_N, EventKind::Started, now);
         started.place = Some(self.job.place.clone());
+        started.job = Some(Box::new(JobCard::of(&self.job.job)));
         started.backend = Some(backend.to_owned());
         started.node = Some(self.context.node.clone());
         started.traceparent = self.job.job.traceparent.clone();

@@ -407,7 +407,7 @@ impl Lane {
 
     /// Writes the receipt of a job that came from outside.
     fn accept(&self, job: &Receipt) {
-        let event = Event::accepted(job.job_id, job.place.clone(), job.traceparent.clone());
+        let event = Event::accepted(job.job_id, job.place.clone(), job.traceparent.clone()).about(job.card.clone());
         let record = self.context.events.record(&job.tenant, &event);
         let actor = crate::audit::Actor { tenant: &job.tenant, subject: &job.subject };
         let detail = serde_json::json!({ "task": job.task, "lane": job.place.lane, "way_in": "log" });
