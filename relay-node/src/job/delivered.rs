@@ -190,4 +190,12 @@ impl Waiting for Delivered {
     fn partition(&self) -> u32 {
         self.at.partition
     }
+
+    fn tenant(&self) -> &str {
+        &self.job.tenant
+    }
+
+    fn model(&self) -> Option<&str> {
+        self.job.model.as_deref()
+    }
 }
