@@ -27,6 +27,10 @@ pub const HEADER_GATEWAY: &str = "relay-gateway";
 /// Header of a job's record that its producer had placed in another partition than its key's: `topic/partition/offset` of
 /// the original. Such a record is not moved again.
 pub const HEADER_MOVED: &str = "relay-moved";
+/// Header of a job's record in the parked topic or a delay tier, and in its lane after that: JSON that says what became of it so far.
+pub const HEADER_ASIDE: &str = "relay-aside";
+/// Header of a record of the parked topic or a delay tier that is no job: the offset of the job that has left the partition.
+pub const HEADER_TAKEN: &str = "relay-taken";
 /// Header of any record: W3C trace context.
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 

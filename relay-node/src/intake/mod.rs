@@ -8,6 +8,8 @@ pub mod dedup_topic;
 pub mod lane;
 pub mod room;
 pub mod same;
+pub mod side;
+pub mod side_topic;
 pub mod starts;
 pub mod tracker;
 

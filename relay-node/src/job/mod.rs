@@ -1,5 +1,6 @@
 //! One job: its input, its run, its retries, its outcome.
 
+pub mod aside;
 pub mod claim_check;
 pub mod delivered;
 pub mod duplicate;

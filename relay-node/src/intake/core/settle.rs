@@ -34,11 +34,11 @@ impl<P> Core<P> {
     /// others wait for it.
     fn is_worth_gathering(&self) -> bool {
         let in_a_hurry = self.draining || self.partitions.values().any(|owned| owned.revoking);
-        !self.committing && !self.finished.is_empty() && !self.running.is_empty() && !in_a_hurry
+        !self.committing && !self.finished.is_empty() && self.finished_aside.is_empty() && !self.running.is_empty() && !in_a_hurry
     }
 
     fn commit(&mut self) -> Option<Effect<P>> {
-        if self.committing || self.finished.is_empty() {
+        if self.committing || (self.finished.is_empty() && self.finished_aside.is_empty()) {
             return None;
         }
         let jobs = std::mem::take(&mut self.finished);
@@ -48,20 +48,38 @@ impl<P> Core<P> {
                 owned.tracker.finish(*offset);
             }
         }
+        let aside = std::mem::take(&mut self.finished_aside);
+        for ((partition, at), _, _) in &aside {
+            self.in_commit.insert(*partition);
+            if let Some(owned) = self.partitions.get_mut(partition) {
+                owned.sides.finish(*at);
+            }
+        }
+        for number in &self.in_commit {
+            if let Some(owned) = self.partitions.get_mut(number) {
+                owned.serial += 1;
+            }
+        }
         let offsets = self.in_commit.iter().filter_map(|number| self.offset(*number)).collect();
         self.committing = true;
-        Some(Effect::Commit(Batch { jobs, offsets }))
+        Some(Effect::Commit(Batch { jobs, aside, offsets }))
     }
 
     fn offset(&self, number: u32) -> Option<CommitOffset> {
         let owned = self.partitions.get(&number)?;
-        let progress = owned.tracker.proposal();
+        let mut progress = owned.tracker.proposal();
+        progress.serial = owned.serial;
+        progress.sides = owned.sides.nexts();
+        let inherited = Some(owned.tracker.inherited().oldest_ms).filter(|_| !owned.sides_read);
+        let oldest = owned.sides.oldest_ms().into_iter().chain(inherited).min();
+        progress.oldest_ms = oldest.map_or(progress.oldest_ms, |ms| ms.min(progress.oldest_ms));
         Some(CommitOffset { at: owned.at.clone(), epoch: owned.epoch, next: progress.next, metadata: progress.pack() })
     }
 
     fn releases(&mut self) -> Vec<Effect<P>> {
-        let busy: HashSet<u32> =
-            self.running.keys().map(|key| key.0).chain(self.finished.iter().map(|(at, _, _)| at.0)).collect();
+        let ended = self.finished.iter().map(|(at, _, _)| at.0);
+        let left = self.finished_aside.iter().map(|((partition, _), _, _)| *partition);
+        let busy: HashSet<u32> = self.running.keys().map(|key| key.0).chain(ended).chain(left).collect();
         let in_commit = if self.committing { self.in_commit.clone() } else { HashSet::new() };
         let settled: Vec<u32> = self
             .partitions
