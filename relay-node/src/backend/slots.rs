@@ -152,6 +152,11 @@ impl Slots {
         is_unknown || self.backends.iter().any(fits)
     }
 
+    /// Whether no backend that answers could take the request, though one of those that do not might.
+    pub fn is_stuck(&self, need: &Need) -> bool {
+        !self.can_run(need) && self.refusal(need).is_none()
+    }
+
     /// Sets the slots of the built-in backend.
     pub fn set_builtin(&mut self, granted: u32) {
         let known = Known { models: Vec::new(), healthy: true, granted };

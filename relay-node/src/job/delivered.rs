@@ -30,6 +30,8 @@ pub struct Delivered {
     pub identity: Identity,
     /// Set if another job has its key.
     pub duplicate: Option<Duplicate>,
+    /// When it was read, no backend could take it.
+    pub is_stuck: bool,
     /// What became of it before it was set aside, if it was.
     pub aside: Option<Box<Aside>>,
     /// The record as it was read, for the dead-letter topic.
@@ -115,6 +117,7 @@ impl Delivered {
                     at,
                     epoch,
                     aside,
+                    is_stuck: false,
                     record,
                 })
             }

@@ -193,9 +193,9 @@ async fn a_relay_that_is_killed_while_jobs_move_ends_each_of_them_once() {
     relay.stop().await;
     let log = open_log(&data.join("log")).await;
     for job in &jobs {
-        let mut written = crate::cluster::written(&*log, job).await;
-        written.sort_by_key(|event| event.seq);
-        expect_sound(&written);
+        let written = crate::cluster::written(&*log, job).await;
+        let seqs: BTreeSet<u64> = written.iter().map(|event| event.seq).collect();
+        assert_eq!(seqs.len(), written.len(), "{written:#?}");
         assert_eq!(written.iter().filter(|event| event.event.is_terminal()).count(), 1, "{written:#?}");
     }
     assert!(!records(&*log, &topics::retry(topics::DEFAULT_LANE, 1)).await.is_empty(), "no job was in a tier");

@@ -109,6 +109,6 @@ impl<P: Ends> Core<P> {
             return Some((tier, at));
         }
         let has_place = self.room.has_place(&job.job.tenant, job.job.model.as_deref(), 1, &self.limits.shares);
-        (!has_place).then_some((PARKED, now_ms))
+        (job.is_stuck || !has_place).then_some((PARKED, now_ms))
     }
 }

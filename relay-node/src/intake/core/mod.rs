@@ -110,6 +110,8 @@ struct Partition {
     sides_read: bool,
     /// Jobs that were written back to the lane and were not read there yet.
     returning: usize,
+    /// Jobs that did not run and are to be set aside by a commit.
+    leaving: usize,
     serial: u64,
     /// Read before the control and dedup topics were; they wait for them.
     held: Option<VecDeque<Delivered>>,
@@ -207,6 +209,7 @@ impl<P: Ends> Core<P> {
             sides,
             sides_read: false,
             returning: 0,
+            leaving: 0,
             serial,
             at: assignment.at,
             epoch: assignment.epoch,
@@ -342,6 +345,9 @@ impl<P: Ends> Core<P> {
         } else if matches!(admission, Admission::Follows(_)) {
             owned.followers.insert(offset, job);
         } else if let (Admission::New, Some((side, due_ms))) = (admission, self.elsewhere(&job, now_ms)) {
+            if let Some(owned) = self.partitions.get_mut(&job.at.partition) {
+                owned.leaving += 1;
+            }
             effects.push(Effect::SetAside(Box::new(job), side, due_ms));
         } else {
             self.room.push(now_ms, job);
@@ -374,6 +380,7 @@ impl<P: Ends> Core<P> {
             };
             if payload.is_set_aside() {
                 owned.same.set_aside(*offset);
+                owned.leaving = owned.leaving.saturating_sub(1);
                 continue;
             }
             let ended = payload.ended();
@@ -525,7 +532,7 @@ impl<P: Ends> Core<P> {
             self.running_jobs.insert(job.job_id(), (key, job.job.tenant.clone()));
             effects.push(Effect::Run(Box::new(job)));
         }
-        let waiting = self.waiting();
+        let waiting = self.waiting() + self.partitions.values().map(|owned| owned.leaving).sum::<usize>();
         // Reading goes on only when half of the room is free, so that it does not stop and go with each job.
         let (full, half_full) = (waiting >= self.limits.waiting_max, waiting > self.limits.waiting_max / 2);
         for (number, owned) in &mut self.partitions {

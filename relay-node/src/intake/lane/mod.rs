@@ -389,14 +389,17 @@ impl Lane {
             return;
         }
         let effects = match Delivered::read(&self.settings.lane, record, epoch) {
-            Ok(job) => match misplaced::moved(&job, self.settings.partitions) {
+            Ok(mut job) => match misplaced::moved(&job, self.settings.partitions) {
                 Some(moved) => {
                     self.keep_input(&job);
                     tracing::debug!(job_id = %job.job_id, at = %job.at, offset = key.1, to = %moved.to, "a job is moved");
                     metrics::counter!("relay_jobs_moved_total", "lane" => self.settings.lane.clone()).increment(1);
                     self.core.finished(key, epoch, Payload { records: vec![moved], ..Payload::default() }, now)
                 }
-                None => self.core.job(job, now),
+                None => {
+                    job.is_stuck = self.context.pool.is_stuck(job.job.task, job.job.model.as_deref());
+                    self.core.job(job, now)
+                }
             },
             Err(refused) => self.refuse(key, epoch, &refused, now),
         };
