@@ -12,14 +12,15 @@ use relay_protocol::{JobId, Priority, topics};
 
 use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
-use crate::fair::Weights;
 use super::room::Shares;
+use crate::fair::Weights;
 use crate::job::delivered::Delivered;
 use crate::job::retry::Tiers;
 
 const PARTITIONS: u32 = 3;
 const JOBS: u64 = 12;
-const LIMITS: LaneLimits = LaneLimits { running_max: 4, waiting_max: 6, weights: WEIGHTS, shares: SHARES, set_aside_max: 100, tiers: TIERS };
+const LIMITS: LaneLimits =
+    LaneLimits { running_max: 4, waiting_max: 6, weights: WEIGHTS, shares: SHARES, set_aside_max: 100, tiers: TIERS };
 /// Nothing is set aside.
 const SHARES: Shares = Shares { tenant_jobs_max: usize::MAX, model_jobs_max: usize::MAX };
 const TIERS: Tiers = Tiers::new([u64::MAX; 5]);

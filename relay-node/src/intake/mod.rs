@@ -24,4 +24,6 @@ mod room_test;
 #[cfg(test)]
 mod same_test;
 #[cfg(test)]
+mod side_test;
+#[cfg(test)]
 mod tracker_test;

@@ -178,7 +178,8 @@ impl<T: Waiting> Room<T> {
 
     /// Forgets the jobs of a partition that is no longer ours.
     pub fn drop_partition(&mut self, partition: u32) {
-        let waiting: Vec<T> = self.waiting.extract_if(.., |_, job| job.partition() == partition).map(|(_, job)| job).collect();
+        let waiting: Vec<T> =
+            self.waiting.extract_if(.., |_, job| job.partition() == partition).map(|(_, job)| job).collect();
         let later = self.later.extract_if(.., |_, job| job.partition() == partition).map(|(_, job)| job);
         for job in waiting.into_iter().chain(later).collect::<Vec<_>>() {
             self.left(&job);

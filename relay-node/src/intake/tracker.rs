@@ -52,7 +52,13 @@ impl Progress {
         let (oldest, serial, sides, bits) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let sides: Vec<u64> = sides.split('.').map(|next| next.parse().ok()).collect::<Option<_>>()?;
         let (oldest_ms, serial) = (oldest.parse().ok()?, serial.parse().ok()?);
-        Some(Self { next: 0, oldest_ms, serial, sides: sides.try_into().ok()?, bits: STANDARD_NO_PAD.decode(bits).ok()? })
+        Some(Self {
+            next: 0,
+            oldest_ms,
+            serial,
+            sides: sides.try_into().ok()?,
+            bits: STANDARD_NO_PAD.decode(bits).ok()?,
+        })
     }
 
     fn without_sides(text: &str) -> Option<Self> {

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::retry::{Next, RetrySettings, Tiers, next};
 
-const SETTINGS: RetrySettings = RetrySettings { attempts_max: 3, delay_ms: 100, delay_ms_max: 5_000, tiers_ms: TIERS_MS };
+const SETTINGS: RetrySettings =
+    RetrySettings { attempts_max: 3, delay_ms: 100, delay_ms_max: 5_000, tiers_ms: TIERS_MS };
 const TIERS_MS: [u64; 5] = [10_000, 20_000, 30_000, 40_000, 50_000];
 
 #[test]
@@ -39,8 +40,12 @@ proptest! {
     }
 }
 
-const IN_TIERS: RetrySettings =
-    RetrySettings { attempts_max: 9, delay_ms: 1_000, delay_ms_max: 3_600_000, tiers_ms: [1_000, 10_000, 60_000, 600_000, 3_600_000] };
+const IN_TIERS: RetrySettings = RetrySettings {
+    attempts_max: 9,
+    delay_ms: 1_000,
+    delay_ms_max: 3_600_000,
+    tiers_ms: [1_000, 10_000, 60_000, 600_000, 3_600_000],
+};
 
 #[test]
 fn failed_attempts_pass_longer_and_longer_tiers() {
@@ -61,7 +66,11 @@ fn another_backend_is_tried_before_any_tier() {
     let wait = |is_elsewhere, retry_after| next(&IN_TIERS, is_elsewhere, 3, 9, retry_after, None, 0, 0);
     assert_eq!(wait(true, None), Next::Retry(Duration::from_millis(500)), "shorter than the first tier");
     assert_eq!(wait(false, None), Next::Tier(2, 10_000));
-    assert_eq!(wait(true, Some(Duration::from_secs(60))), Next::Retry(Duration::from_millis(500)), "another did not ask for it");
+    assert_eq!(
+        wait(true, Some(Duration::from_secs(60))),
+        Next::Retry(Duration::from_millis(500)),
+        "another did not ask for it"
+    );
     assert_eq!(wait(false, Some(Duration::from_secs(60))), Next::Tier(3, 60_000));
 }
 

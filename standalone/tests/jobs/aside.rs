@@ -33,7 +33,8 @@ fn in_ms(ms: u64) -> String {
 /// Jobs that lie in a side topic and have not left it.
 async fn set_aside(cluster: &Cluster, topic: &str) -> usize {
     let records = records(&*cluster.log, topic).await;
-    let left: BTreeSet<_> = records.iter().filter_map(|one| Some((one.at.partition, one.header(HEADER_TAKEN)?))).collect();
+    let left: BTreeSet<_> =
+        records.iter().filter_map(|one| Some((one.at.partition, one.header(HEADER_TAKEN)?))).collect();
     let is_job = |offset: u64, partition| !left.contains(&(partition, &Bytes::from(offset.to_string())));
     let jobs = records.iter().filter(|one| one.header(HEADER_TAKEN).is_none());
     jobs.filter(|one| is_job(one.offset, one.at.partition)).count()

@@ -63,7 +63,8 @@ impl<P: Ends> Core<P> {
                 continue;
             }
             let due = owned.sides.due(now_ms, |class| {
-                let is_free = can_run(class) && room.has_place(&class.tenant, class.model.as_deref(), 1 + on_their_way, shares);
+                let is_free =
+                    can_run(class) && room.has_place(&class.tenant, class.model.as_deref(), 1 + on_their_way, shares);
                 if is_free { free } else { 0 }
             });
             free = free.saturating_sub(due.len());
@@ -76,7 +77,9 @@ impl<P: Ends> Core<P> {
 
     /// A job that [`Effect::Fetch`] named was read; `None`: it could not be, now.
     pub fn fetched(&mut self, partition: u32, at: SideKey, job: Option<Box<Delivered>>, now_ms: u64) -> Vec<Effect<P>> {
-        let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| !owned.revoking) else { return Vec::new() };
+        let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| !owned.revoking) else {
+            return Vec::new();
+        };
         let Some(job) = job else {
             owned.sides.put_back(at);
             return Vec::new();

@@ -34,7 +34,11 @@ impl<P> Core<P> {
     /// others wait for it.
     fn is_worth_gathering(&self) -> bool {
         let in_a_hurry = self.draining || self.partitions.values().any(|owned| owned.revoking);
-        !self.committing && !self.finished.is_empty() && self.finished_aside.is_empty() && !self.running.is_empty() && !in_a_hurry
+        !self.committing
+            && !self.finished.is_empty()
+            && self.finished_aside.is_empty()
+            && !self.running.is_empty()
+            && !in_a_hurry
     }
 
     fn commit(&mut self) -> Option<Effect<P>> {
