@@ -32,7 +32,11 @@ fn delivered(side: usize, offset: u64, due_ms: u64, deadline_ms: Option<u64>) ->
 
 #[derive(Debug, Clone)]
 enum Step {
-    Put { side: usize, due_ms: u64, deadline_ms: Option<u64> },
+    Put {
+        side: usize,
+        due_ms: u64,
+        deadline_ms: Option<u64>,
+    },
     /// What is due at this time, with so many places for the model that lives.
     Due(u64, usize),
     PutBack(usize),
@@ -125,9 +129,9 @@ proptest! {
             }
             prop_assert_eq!(sides.len(), model.len());
             prop_assert_eq!(sides.in_hand(), model.values().filter(|one| one.in_hand).count());
-            for side in 0..SIDES {
+            for (side, next) in next.iter().enumerate() {
                 let open = model.iter().find(|((of, _), one)| *of == side && !one.finished).map(|((_, offset), _)| *offset);
-                let read_to = next[side].saturating_sub(1);
+                let read_to = next.saturating_sub(1);
                 prop_assert_eq!(sides.nexts()[side], open.unwrap_or(read_to), "a new owner misses nothing of side {}", side);
             }
             let oldest = model.keys().map(|(_, offset)| 1_000 + offset).min();

@@ -2,7 +2,7 @@
 
 use actix::{AsyncContext, Context, Handler, Message};
 use relay_log::port::{LogRecord, TopicPartition};
-use relay_protocol::{ErrorCode, JobError};
+use relay_protocol::{ErrorCode, Input, JobError};
 
 use super::{Lane, Payload, tell};
 use crate::intake::side::SideKey;
@@ -53,6 +53,9 @@ impl Lane {
 
     /// The record of a job is written again: its input is kept from now on.
     pub(super) fn keep_input(&self, job: &Delivered) {
+        if !matches!(job.job.input, Input::Object(_)) {
+            return;
+        }
         let (claims, input, job_id) = (self.context.claims.clone(), job.job.input.clone(), job.job_id);
         let now = self.now_ms();
         actix::spawn(async move {
