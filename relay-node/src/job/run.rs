@@ -19,6 +19,8 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::aside::{Aside, PARKED, Side};
+use super::attempt::{After, AttemptSpan, Failure, Stopped};
+pub use super::attempt::{Finish, Leaving};
 use super::claim_check::{ClaimCheck, Named};
 use super::delivered::Delivered;
 use super::duplicate;
@@ -71,26 +73,6 @@ pub struct RunContext {
     pub retry: RetrySettings,
 }
 
-/// What becomes of a job that ran.
-#[derive(Debug, Clone)]
-pub enum Finish {
-    /// It ended.
-    Ended(Ended),
-    /// It goes on later: it is set aside.
-    SetAside(Leaving),
-}
-
-/// A job on its way to the parked topic or a delay tier.
-#[derive(Debug, Clone)]
-pub struct Leaving {
-    /// Where to.
-    pub side: Side,
-    /// What became of it so far.
-    pub aside: Aside,
-    /// The `retrying` event, if an attempt failed.
-    pub told: Option<NewRecord>,
-}
-
 /// How long a job that runs may find no backend that could take it, before it is parked, beside a first look at once.
 const LOOK_FOR_BACKEND: Duration = Duration::from_millis(500);
 
@@ -138,62 +120,6 @@ struct Run<'a> {
     span: AttemptSpan,
     /// Every event so far was acknowledged to this node and delivered to its own watchers.
     told_here: Cell<bool>,
-}
-
-/// The span of the attempt under way. One that is dropped before its end was abandoned: the job is another owner's now.
-struct AttemptSpan(Span);
-
-impl AttemptSpan {
-    fn failed(&self, error: &JobError) {
-        self.0.record("error.code", error.code.as_str()).record("otel.status_code", "ERROR");
-    }
-
-    /// What became of the attempt, by the event that follows it.
-    fn end(&mut self, event: EventKind) {
-        std::mem::replace(&mut self.0, Span::none()).record("outcome", event.name());
-    }
-}
-
-impl Drop for AttemptSpan {
-    fn drop(&mut self) {
-        self.0.record("outcome", "abandoned");
-    }
-}
-
-/// What follows a failed attempt.
-enum After {
-    /// A wait, and another.
-    Wait(Duration, JobError),
-    /// Another, after a delay tier.
-    Tier(Box<Leaving>),
-    /// No other.
-    End(Outcome),
-}
-
-/// Why an attempt did not succeed.
-enum Stopped {
-    Failed(Failure),
-    /// It did not begin: no backend can take it now.
-    NoBackend,
-}
-
-impl From<Failure> for Stopped {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-/// A failed attempt.
-struct Failure {
-    backend: Option<String>,
-    error: JobError,
-    retry_after: Option<Duration>,
-}
-
-impl Failure {
-    fn before_backend(error: JobError) -> Self {
-        Self { backend: None, error, retry_after: None }
-    }
 }
 
 impl<'a> Run<'a> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use relay_log::port::{Assignment, CommitOffset, Committed, TopicPartition};
+use relay_log::port::{Assignment, CommitOffset, TopicPartition};
 use relay_protocol::JobId;
 use relay_protocol::record::ControlRecord;
 
@@ -15,7 +15,7 @@ use super::dedup::{Body, DedupIndex, EndedJob, Scope};
 use super::room::{Room, Shares, Waiting};
 use super::same::{Admission, Identities};
 use super::side::{SideKey, Sides};
-use super::tracker::{Delivery, Progress, Tracker};
+use super::tracker::{Delivery, Tracker};
 use crate::fair::Weights;
 use crate::job::aside::Side;
 use crate::job::delivered::{Delivered, Duplicate, Receipt};
@@ -368,90 +368,6 @@ impl<P: Ends> Core<P> {
         let mut effects = self.go_on(now_ms);
         effects.extend(self.settle());
         effects
-    }
-
-    /// The batch was committed.
-    pub fn committed(&mut self, batch: &Batch<P>, now_ms: u64) -> Vec<Effect<P>> {
-        self.committing = false;
-        self.in_commit.clear();
-        for ((partition, offset), epoch, payload) in &batch.jobs {
-            let Some(owned) = self.partitions.get_mut(partition).filter(|owned| owned.epoch == *epoch) else {
-                continue;
-            };
-            if payload.is_set_aside() {
-                owned.same.set_aside(*offset);
-                owned.leaving = owned.leaving.saturating_sub(1);
-                continue;
-            }
-            let ended = payload.ended();
-            for follower in owned.same.committed(*offset, ended) {
-                // One that was cancelled or expired meanwhile is not there any more.
-                if let (Some(mut job), Some((_, first))) = (owned.followers.remove(&follower), &ended) {
-                    job.duplicate = Some(Duplicate::of(first));
-                    self.room.push(now_ms, job);
-                }
-            }
-        }
-        for ((partition, at), epoch, payload) in &batch.aside {
-            let Some(owned) = self.partitions.get_mut(partition).filter(|owned| owned.epoch == *epoch) else {
-                continue;
-            };
-            let Some(entry) = owned.sides.taken(*at) else { continue };
-            let Some(ended) = payload.ended() else {
-                owned.returning += 1;
-                continue;
-            };
-            for follower in owned.same.ended_aside(entry.identity.by_id, ended) {
-                if let Some(mut job) = owned.followers.remove(&follower) {
-                    job.duplicate = Some(Duplicate::of(&ended.1));
-                    self.room.push(now_ms, job);
-                }
-            }
-        }
-        for offset in &batch.offsets {
-            match self.partitions.get_mut(&offset.at.partition) {
-                Some(owned) if owned.epoch == offset.epoch => owned.tracker.committed(offset.next),
-                _ => {}
-            }
-        }
-        let mut effects = self.go_on(now_ms);
-        effects.extend(self.settle());
-        effects
-    }
-
-    /// The batch was not committed; what of it is still ours is tried again with the next.
-    pub fn not_committed(&mut self, batch: Batch<P>, now_ms: u64) -> Vec<Effect<P>> {
-        self.committing = false;
-        self.in_commit.clear();
-        let partitions = &self.partitions;
-        let ours = |(at, epoch, _): &(Key, u64, P)| partitions.get(&at.0).is_some_and(|owned| owned.epoch == *epoch);
-        let mut again: Vec<_> = batch.jobs.into_iter().filter(ours).collect();
-        again.append(&mut self.finished);
-        self.finished = again;
-        let ours = |((at, _), epoch, _): &((u32, SideKey), u64, P)| {
-            partitions.get(at).is_some_and(|owned| owned.epoch == *epoch)
-        };
-        let mut again: Vec<_> = batch.aside.into_iter().filter(ours).collect();
-        again.append(&mut self.finished_aside);
-        self.finished_aside = again;
-        let mut effects = self.go_on(now_ms);
-        effects.extend(self.settle());
-        effects
-    }
-
-    /// Whether a batch of unknown fate happened, by what the group has committed since.
-    pub fn was_committed(batch: &Batch<P>, committed: &HashMap<u32, Committed>) -> bool {
-        // No two commits of a partition have the same metadata, and none of ours came after this one.
-        let is_ours = |offset: &CommitOffset| {
-            let found = committed.get(&offset.at.partition);
-            found.is_some_and(|found| found.next == offset.next && found.metadata == offset.metadata)
-        };
-        if !batch.aside.is_empty() {
-            return batch.offsets.iter().all(is_ours);
-        }
-        batch.jobs.iter().all(|((partition, offset), _, _)| {
-            committed.get(partition).is_some_and(|found| Progress::unpack(found).is_finished(*offset))
-        })
     }
 
     /// A rebalance takes these partitions: their waiting jobs go back, their running ones may still end.
