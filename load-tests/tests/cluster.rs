@@ -97,3 +97,25 @@ fn kill_9_of_the_node_that_runs_a_job_leads_to_exactly_one_completed() -> anyhow
     assert_eq!(cluster.terminal_events(&job_id)?, 1, "one terminal event lies in the topic");
     Ok(())
 }
+
+#[test]
+fn a_failed_attempt_passes_a_delay_tier_and_the_next_one_succeeds() -> anyhow::Result<()> {
+    let backend = SlowBackend::start()?;
+    backend.fail(1);
+    backend.answer();
+    let cluster = Cluster::start(2, &[&backend.url])?;
+    let submit = Command::new(binary("client-cli")?)
+        .args(["--server", &cluster.nodes[0].url, "submit", "--task", "embed", "--model", "m", "--detach"])
+        .arg(repository().join("LICENSE"))
+        .output()?;
+    assert!(submit.status.success(), "{}", String::from_utf8_lossy(&submit.stderr));
+    let job_id = String::from_utf8(submit.stdout)?.trim().to_owned();
+    let seen = events(&cluster.nodes[1].url, &job_id)?;
+    assert_eq!(kinds(&seen), ["accepted", "started", "retrying", "started", "completed"], "{seen:?}");
+    let started = |attempt: u64| seen.iter().find(|event| event["event"] == "started" && event["attempt"] == attempt);
+    let offset = |attempt| started(attempt).and_then(|event| event["place"]["offset"].as_u64());
+    assert!(offset(1) < offset(2), "it came back behind its first place: {seen:?}");
+    assert_eq!(backend.requests(), 2);
+    assert_eq!(cluster.terminal_events(&job_id)?, 1, "one terminal event lies in the topic");
+    Ok(())
+}

@@ -29,6 +29,10 @@ pub const HEADER_GATEWAY: &str = "relay-gateway";
 pub const HEADER_MOVED: &str = "relay-moved";
 /// How the headers begin that the relay gives to records.
 pub const HEADER_OURS: &str = "relay-";
+/// Header of a job's record in the parked topic or a delay tier, and in its lane after that: JSON that says what became of it so far.
+pub const HEADER_ASIDE: &str = "relay-aside";
+/// Header of a record of the parked topic or a delay tier that is no job: the offset of the job that has left the partition.
+pub const HEADER_TAKEN: &str = "relay-taken";
 /// Header of any record: W3C trace context.
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 

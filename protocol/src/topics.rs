@@ -31,6 +31,19 @@ pub fn dedup(lane: &str) -> String {
     format!("media.dedup.{lane}")
 }
 
+/// Delay tiers of a lane: topics [`retry`] 1 to this.
+pub const RETRY_TIERS: u32 = 5;
+
+/// Jobs of a lane that no backend can do now, or that are beyond their tenant's or model's share; as many partitions as [`jobs`].
+pub fn parked(lane: &str) -> String {
+    format!("media.parked.{lane}")
+}
+
+/// Jobs of a lane that wait for their time, in the `tier`-th of [`RETRY_TIERS`] tiers, from 1; as many partitions as [`jobs`].
+pub fn retry(lane: &str, tier: u32) -> String {
+    format!("media.retry.{lane}.{tier}")
+}
+
 /// The lane of a job topic.
 pub fn lane_of(topic: &str) -> Option<&str> {
     topic.strip_prefix(JOBS)

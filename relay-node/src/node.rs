@@ -35,8 +35,11 @@ use crate::gateway::sessions::Sessions;
 use crate::intake::core::LaneLimits;
 use crate::intake::lane::{LaneHandle, LaneSettings};
 use crate::intake::lost_group::{self, LaneError};
+use crate::intake::room::Shares;
 use crate::intake::starts::{Registrar, Starts};
+use crate::job::aside;
 use crate::job::claim_check::{Cache, ClaimCheck, StoreError, Sweeper, keep_swept};
+use crate::job::retry::Tiers;
 use crate::job::run::RunContext;
 use crate::job::url_input::{Networks, UrlInputs, UrlRules};
 use crate::settings::{InputSettings, Settings};
@@ -255,12 +258,17 @@ async fn connect(
     for lane in &settings.lanes.names {
         let jobs = partitions(&**log, &topics::jobs(lane)).await?;
         keeps_for_ever(&**log, &topics::jobs(lane), jobs).await?;
-        let dedup = topics::dedup(lane);
-        let found = partitions(&**log, &dedup).await?;
-        anyhow::ensure!(
-            found == jobs,
-            "topic {dedup} has {found} partitions, the lane's jobs have {jobs}: make it anew"
-        );
+        let sides = (0..aside::SIDES).map(|side| aside::topic(lane, side));
+        for beside in std::iter::once(topics::dedup(lane)).chain(sides) {
+            let found = partitions(&**log, &beside).await?;
+            anyhow::ensure!(
+                found == jobs,
+                "topic {beside} has {found} partitions, the lane's jobs have {jobs}: make it anew"
+            );
+        }
+        for side in (0..aside::SIDES).map(|side| aside::topic(lane, side)) {
+            keeps_for_ever(&**log, &side, jobs).await?;
+        }
         lane_partitions.insert(lane.clone(), jobs);
     }
     let cache = cache(state);
@@ -368,6 +376,13 @@ async fn serve_lane(
             running_max: settings.lanes.running_max,
             waiting_max: settings.lanes.waiting_max,
             weights: settings.lanes.weights,
+            shares: Shares::of(
+                settings.lanes.waiting_max,
+                settings.lanes.tenant_share_max,
+                settings.lanes.model_share_max,
+            ),
+            set_aside_max: settings.lanes.set_aside_max,
+            tiers: Tiers::new(settings.retry.tiers_ms),
         },
         revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
         delete_interval: Duration::from_millis(settings.lanes.delete_interval_ms),

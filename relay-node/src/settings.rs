@@ -12,13 +12,14 @@ use crate::backend::localai::LocalAiSettings;
 use crate::dlq::DlqSettings;
 use crate::fair::{WEIGHT_MAX, Weights};
 use crate::job::claim_check::StoreSettings;
-use crate::job::retry::RetrySettings;
+use crate::job::retry::{RetrySettings, Tiers};
 
 /// The defaults, as users read them.
 pub const DEFAULTS: &str = include_str!("../config/relay-node.toml");
 
 /// Keys whose variable is a comma list.
-const LISTS: [&str; 6] = [
+const LISTS: [&str; 7] = [
+    "retry.tiers_ms",
     "lanes.names",
     "inputs.url_allow",
     "inputs.url_allow_private",
@@ -73,6 +74,9 @@ pub struct LanesSettings {
     pub revoke_grace_ms: u64,
     pub delete_interval_ms: u64,
     pub weights: Weights,
+    pub tenant_share_max: f64,
+    pub model_share_max: f64,
+    pub set_aside_max: usize,
 }
 
 /// Least time between two deletions of records that are done, in milliseconds.
@@ -192,6 +196,16 @@ impl Settings {
         }
         if self.lanes.delete_interval_ms < DELETE_INTERVAL_MS_MIN {
             return wrong("lanes.delete_interval_ms", &format!("must be at least {DELETE_INTERVAL_MS_MIN}"));
+        }
+        let is_share = |share: f64| share > 0.0 && share <= 1.0;
+        if !is_share(self.lanes.tenant_share_max) || !is_share(self.lanes.model_share_max) {
+            return wrong("lanes.tenant_share_max", "and lanes.model_share_max must be above 0.0 and at most 1.0");
+        }
+        if self.lanes.set_aside_max == 0 {
+            return wrong("lanes.set_aside_max", "must be at least 1");
+        }
+        if !Tiers::new(self.retry.tiers_ms).are_in_order() {
+            return wrong("retry.tiers_ms", "must be five times above 0, each longer than the one before");
         }
         if let Some(lane) = self.lanes.names.iter().find(|lane| !relay_protocol::limits::is_lane(lane)) {
             return wrong("lanes.names", &format!("{lane:?} is no name of a lane: letters, digits, - and _ only"));

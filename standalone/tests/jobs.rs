@@ -7,6 +7,8 @@
 
 #[path = "jobs/api.rs"]
 mod api;
+#[path = "jobs/aside.rs"]
+mod aside;
 #[path = "jobs/audit.rs"]
 mod audit;
 #[path = "jobs/cancel.rs"]

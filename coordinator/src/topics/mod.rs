@@ -68,6 +68,9 @@ pub fn specs(settings: &TopicSettings) -> Result<Vec<TopicSpec>, TopicSettingsEr
         specs.push(spec(&topics::jobs(&lane), partitions, Retention::Forever));
         specs.push(spec(&topics::control(&lane), partitions, control));
         specs.push(spec(&topics::dedup(&lane), partitions, dedup));
+        specs.push(spec(&topics::parked(&lane), partitions, Retention::Forever));
+        let tiers = (1..=topics::RETRY_TIERS).map(|tier| topics::retry(&lane, tier));
+        specs.extend(tiers.map(|name| spec(&name, partitions, Retention::Forever)));
     }
     let events = counted("event_partitions", settings.event_partitions)?;
     let event_age = aged("event_retention_h", settings.event_retention_h)?;

@@ -26,6 +26,12 @@ fn the_defaults_are_these() {
         spec("media.jobs.default", 8, Retention::Forever),
         spec("media.control.default", 8, days(7)),
         spec("media.dedup.default", 8, days(2)),
+        spec("media.parked.default", 8, Retention::Forever),
+        spec("media.retry.default.1", 8, Retention::Forever),
+        spec("media.retry.default.2", 8, Retention::Forever),
+        spec("media.retry.default.3", 8, Retention::Forever),
+        spec("media.retry.default.4", 8, Retention::Forever),
+        spec("media.retry.default.5", 8, Retention::Forever),
         spec("media.events", 8, days(7)),
         spec("media.partials", 8, days(1)),
         spec("media.dlq", 8, days(30)),
@@ -39,9 +45,9 @@ fn the_defaults_are_these() {
 fn a_lane_may_have_its_own_partitions_and_0_hours_is_for_ever() {
     let lanes = vec!["default".to_owned(), "slow ; partitions=3".to_owned()];
     let all = specs(&TopicSettings { lanes, dead_letter_retention_h: 0, ..settings() }).unwrap();
-    assert_eq!(all[3], spec("media.jobs.slow", 3, Retention::Forever));
-    assert_eq!(all[4], spec("media.control.slow", 3, days(7)));
-    assert_eq!(all[5], spec("media.dedup.slow", 3, days(2)));
+    assert_eq!(all[9], spec("media.jobs.slow", 3, Retention::Forever));
+    assert_eq!(all[10], spec("media.control.slow", 3, days(7)));
+    assert_eq!(all[11], spec("media.dedup.slow", 3, days(2)));
     assert!(all.contains(&spec("media.dlq", 8, Retention::Forever)));
 }
 

@@ -14,6 +14,7 @@ pub(crate) struct SlowBackend {
     pub(crate) url: String,
     requests: Arc<AtomicUsize>,
     answers: Arc<AtomicBool>,
+    failures: Arc<AtomicUsize>,
 }
 
 impl SlowBackend {
@@ -21,14 +22,15 @@ impl SlowBackend {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
         let (requests, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let shared = (requests.clone(), answers.clone());
+        let failures = Arc::new(AtomicUsize::new(0));
+        let shared = (requests.clone(), answers.clone(), failures.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (requests, answers) = shared.clone();
-                std::thread::spawn(move || serve(stream, &requests, &answers));
+                let (requests, answers, failures) = shared.clone();
+                std::thread::spawn(move || serve(stream, &requests, &answers, &failures));
             }
         });
-        Ok(Self { url, requests, answers })
+        Ok(Self { url, requests, answers, failures })
     }
 
     /// Embeddings that were asked for.
@@ -45,13 +47,18 @@ impl SlowBackend {
         Ok(())
     }
 
+    /// Fails the next `count` embeddings.
+    pub(crate) fn fail(&self, count: usize) {
+        self.failures.store(count, Ordering::SeqCst);
+    }
+
     pub(crate) fn answer(&self) {
         self.answers.store(true, Ordering::SeqCst);
     }
 }
 
 /// Serves one connection; a peer that is gone ends it.
-fn serve(stream: TcpStream, requests: &AtomicUsize, answers: &AtomicBool) -> Option<()> {
+fn serve(stream: TcpStream, requests: &AtomicUsize, answers: &AtomicBool, failures: &AtomicUsize) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut writer = stream;
     loop {
@@ -68,6 +75,7 @@ fn serve(stream: TcpStream, requests: &AtomicUsize, answers: &AtomicBool) -> Opt
             }
         }
         reader.read_exact(&mut vec![0; length]).ok()?;
+        let mut status = "200 OK";
         let body = if first.contains("/v1/models") {
             r#"{"object":"list","data":[{"id":"m","object":"model"}]}"#
         } else if first.contains("/v1/embeddings") {
@@ -75,12 +83,15 @@ fn serve(stream: TcpStream, requests: &AtomicUsize, answers: &AtomicBool) -> Opt
             while !answers.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(5));
             }
+            if failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                status = "500 Internal Server Error";
+            }
             r#"{"model":"m","object":"list","data":[{"index":0,"embedding":[0.5,0.25]}],"usage":{"prompt_tokens":1,"total_tokens":1}}"#
         } else {
             "{}"
         };
         let head =
-            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         writer.write_all(head.as_bytes()).ok()?;
         writer.write_all(body.as_bytes()).ok()?;
     }

@@ -118,6 +118,19 @@ impl Pool {
         }
     }
 
+    /// Whether some backend answers, beside those in `avoid`, that can do `task` with `model`: now, or once it has a free
+    /// slot. True before the cluster's backends are known.
+    pub fn can_run(&self, task: Task, model: Option<&str>, avoid: &[String]) -> bool {
+        let need = Need { task, model: model.map(str::to_owned), priority: Priority::Normal, avoid: avoid.to_vec() };
+        self.lock().slots.can_run(&need)
+    }
+
+    /// Whether a job with this task and model can only wait for a backend to come back.
+    pub fn is_stuck(&self, task: Task, model: Option<&str>) -> bool {
+        let need = Need { task, model: model.map(str::to_owned), priority: Priority::Normal, avoid: Vec::new() };
+        self.lock().slots.is_stuck(&need)
+    }
+
     /// Takes in the cluster's backends and what of them this node may use.
     pub fn update(&self, backends: &[BackendInfo], grants: &[SlotGrant]) {
         let granted = |url: &str| grants.iter().find(|grant| grant.backend == url).map_or(0, |grant| grant.slots);

@@ -145,6 +145,18 @@ impl Slots {
         self.was_told
     }
 
+    /// Whether a backend answers that the request did not fail at and that could take it once it has a free slot.
+    pub fn can_run(&self, need: &Need) -> bool {
+        let fits = |(name, backend): (&String, &Backend)| !need.avoid.contains(name) && backend.fits(name, need);
+        let is_unknown = !self.was_told && !is_builtin(need) && need.avoid.is_empty();
+        is_unknown || self.backends.iter().any(fits)
+    }
+
+    /// Whether no backend that answers could take the request, though one of those that do not might.
+    pub fn is_stuck(&self, need: &Need) -> bool {
+        !self.can_run(need) && self.refusal(need).is_none()
+    }
+
     /// Sets the slots of the built-in backend.
     pub fn set_builtin(&mut self, granted: u32) {
         let known = Known { models: Vec::new(), healthy: true, granted };
@@ -268,13 +280,18 @@ impl Backend {
     }
 
     fn can_take(&self, name: &str, need: &Need) -> bool {
+        self.fits(name, need) && self.is_free()
+    }
+
+    /// It answers and does such work.
+    fn fits(&self, name: &str, need: &Need) -> bool {
         let Some(known) = &self.known else { return false };
         let fits = if name == BUILTIN {
             is_builtin(need)
         } else {
             !is_builtin(need) && need.model.as_ref().is_none_or(|model| known.models.contains(model))
         };
-        fits && self.is_free()
+        fits && known.healthy
     }
 }
 

@@ -10,6 +10,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::dedup::DedupIndex;
+use super::side::SideKey;
+use super::side_topic::SideSaid;
 use crate::events::find::CLOCK_SKEW_MS_MAX;
 
 /// Wait before a reader that failed is asked again.
@@ -35,6 +37,10 @@ pub enum What {
     ControlRead,
     /// The dedup topic was read to its end: the jobs that ended.
     Ended(DedupIndex),
+    /// A record of the parked topic or a delay tier.
+    Side(SideKey, SideSaid),
+    /// They were read to their ends for the first time.
+    SidesRead,
 }
 
 /// A partition to read.

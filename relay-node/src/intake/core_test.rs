@@ -12,12 +12,18 @@ use relay_protocol::{JobId, Priority, topics};
 
 use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
+use super::room::Shares;
 use crate::fair::Weights;
 use crate::job::delivered::Delivered;
+use crate::job::retry::Tiers;
 
 const PARTITIONS: u32 = 3;
 const JOBS: u64 = 12;
-const LIMITS: LaneLimits = LaneLimits { running_max: 4, waiting_max: 6, weights: WEIGHTS };
+const LIMITS: LaneLimits =
+    LaneLimits { running_max: 4, waiting_max: 6, weights: WEIGHTS, shares: SHARES, set_aside_max: 100, tiers: TIERS };
+/// Nothing is set aside.
+const SHARES: Shares = Shares { tenant_jobs_max: usize::MAX, model_jobs_max: usize::MAX };
+const TIERS: Tiers = Tiers::new([u64::MAX; 5]);
 const WEIGHTS: Weights = Weights { interactive: 16, normal: 4, batch: 1 };
 const NOW_MS: u64 = 1_700_000_000_000;
 /// Distance between the deadlines, and between the `not_before` times, of jobs.
@@ -354,6 +360,8 @@ impl World {
         }
         let effects = self.core.dedup_read(partition, index, self.now_ms);
         self.carry_out(effects);
+        let effects = self.core.sides_read(partition, self.now_ms);
+        self.carry_out(effects);
     }
 
     fn read(&mut self, partition: u32) {
@@ -439,6 +447,9 @@ impl World {
                 Effect::EndExpired(job) => {
                     assert!(job.job.deadline.is_some_and(|at| at <= self.now_ms), "its deadline has passed");
                     self.end_waiting(&job);
+                }
+                Effect::SetAside(..) | Effect::Fetch(..) | Effect::Return(..) | Effect::EndAside(..) => {
+                    panic!("nothing is set aside in this world")
                 }
                 Effect::Cancel(key) => assert!(self.running.contains_key(&key), "only a running job is told"),
                 Effect::Abandon(key) => {

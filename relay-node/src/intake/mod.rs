@@ -10,6 +10,8 @@ pub mod lost_group;
 pub mod retention;
 pub mod room;
 pub mod same;
+pub mod side;
+pub mod side_topic;
 pub mod starts;
 pub mod tracker;
 
@@ -25,5 +27,7 @@ mod retention_test;
 mod room_test;
 #[cfg(test)]
 mod same_test;
+#[cfg(test)]
+mod side_test;
 #[cfg(test)]
 mod tracker_test;

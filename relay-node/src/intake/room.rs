@@ -21,6 +21,10 @@ pub trait Waiting {
     fn deadline_ms(&self) -> Option<u64>;
     /// Partition of its lane.
     fn partition(&self) -> u32;
+    /// Whose it is.
+    fn tenant(&self) -> &str;
+    /// With which model it is done, if it says so.
+    fn model(&self) -> Option<&str>;
 }
 
 /// Jobs that wait.
@@ -32,6 +36,25 @@ pub struct Room<T> {
     places: HashMap<JobId, Place>,
     came: u64,
     turns: Turns,
+    of_tenant: HashMap<String, usize>,
+    of_model: HashMap<String, usize>,
+}
+
+/// Jobs in the room that one tenant, and one model, may have at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// Of one tenant.
+    pub tenant_jobs_max: usize,
+    /// Of one model; jobs without one do not count.
+    pub model_jobs_max: usize,
+}
+
+impl Shares {
+    /// Fractions of a room of `jobs_max`, at least one job each.
+    pub fn of(jobs_max: usize, tenant_share_max: f64, model_share_max: f64) -> Self {
+        let jobs = |share: f64| ((jobs_max as f64 * share) as usize).max(1);
+        Self { tenant_jobs_max: jobs(tenant_share_max), model_jobs_max: jobs(model_share_max) }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +67,15 @@ impl<T: Waiting> Room<T> {
     /// Nobody waits; turns go by these weights.
     pub fn new(weights: Weights) -> Self {
         let turns = Turns::new(weights);
-        Self { waiting: BTreeMap::new(), later: BTreeMap::new(), places: HashMap::new(), came: 0, turns }
+        Self {
+            waiting: BTreeMap::new(),
+            later: BTreeMap::new(),
+            places: HashMap::new(),
+            came: 0,
+            turns,
+            of_tenant: HashMap::new(),
+            of_model: HashMap::new(),
+        }
     }
 
     /// Jobs in the room.
@@ -60,12 +91,36 @@ impl<T: Waiting> Room<T> {
     /// A job comes in at `now_ms`.
     pub fn push(&mut self, now_ms: u64, job: T) {
         self.came += 1;
+        *self.of_tenant.entry(job.tenant().to_owned()).or_default() += 1;
+        if let Some(model) = job.model() {
+            *self.of_model.entry(model.to_owned()).or_default() += 1;
+        }
         match job.not_before_ms() {
             Some(at) if at > now_ms => {
                 self.places.insert(job.job_id(), Place::Later((at, self.came)));
                 self.later.insert((at, self.came), job);
             }
             _ => self.queue(self.came, job),
+        }
+    }
+
+    /// Whether so many `more` jobs of this tenant and model may come in within these shares.
+    pub fn has_place(&self, tenant: &str, model: Option<&str>, more: usize, shares: &Shares) -> bool {
+        let of = |counts: &HashMap<String, usize>, name: &str| counts.get(name).copied().unwrap_or_default() + more;
+        of(&self.of_tenant, tenant) <= shares.tenant_jobs_max
+            && model.is_none_or(|model| of(&self.of_model, model) <= shares.model_jobs_max)
+    }
+
+    fn left(&mut self, job: &T) {
+        for (counts, name) in [(&mut self.of_tenant, Some(job.tenant())), (&mut self.of_model, job.model())] {
+            if let Some(name) = name
+                && let Some(count) = counts.get_mut(name)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(name);
+                }
+            }
         }
     }
 
@@ -86,6 +141,7 @@ impl<T: Waiting> Room<T> {
         self.turns.took(turn.0);
         let job = self.waiting.remove(&turn)?;
         self.places.remove(&job.job_id());
+        self.left(&job);
         Some(job)
     }
 
@@ -104,10 +160,12 @@ impl<T: Waiting> Room<T> {
 
     /// Takes out one job.
     pub fn remove(&mut self, job_id: JobId) -> Option<T> {
-        match self.places.remove(&job_id)? {
+        let job = match self.places.remove(&job_id)? {
             Place::Waiting(turn) => self.waiting.remove(&turn),
             Place::Later(key) => self.later.remove(&key),
-        }
+        }?;
+        self.left(&job);
+        Some(job)
     }
 
     /// Takes out the jobs whose deadline has passed at `now_ms`.
@@ -120,8 +178,12 @@ impl<T: Waiting> Room<T> {
 
     /// Forgets the jobs of a partition that is no longer ours.
     pub fn drop_partition(&mut self, partition: u32) {
-        self.waiting.retain(|_, job| job.partition() != partition);
-        self.later.retain(|_, job| job.partition() != partition);
+        let waiting: Vec<T> =
+            self.waiting.extract_if(.., |_, job| job.partition() == partition).map(|(_, job)| job).collect();
+        let later = self.later.extract_if(.., |_, job| job.partition() == partition).map(|(_, job)| job);
+        for job in waiting.into_iter().chain(later).collect::<Vec<_>>() {
+            self.left(&job);
+        }
         let (waiting, later) = (&self.waiting, &self.later);
         self.places.retain(|_, place| match place {
             Place::Waiting(turn) => waiting.contains_key(turn),

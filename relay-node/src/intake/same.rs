@@ -51,6 +51,8 @@ pub struct Identities {
     claims: HashMap<u64, (Scope, Option<Scope>)>,
     ids: HashSet<Scope>,
     holders: HashMap<Scope, Holder>,
+    /// Jobs that are set aside or on their way back, by id: the scope that they hold.
+    aside: HashMap<Scope, Option<Scope>>,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ struct Holder {
 impl Identities {
     /// Nothing is known but what ended.
     pub fn new(index: DedupIndex) -> Self {
-        Self { index, claims: HashMap::new(), ids: HashSet::new(), holders: HashMap::new() }
+        Self { index, claims: HashMap::new(), ids: HashSet::new(), holders: HashMap::new(), aside: HashMap::new() }
     }
 
     /// What ended.
@@ -93,6 +95,39 @@ impl Identities {
         self.claims.insert(offset, (job.by_id, holds));
         self.ids.insert(job.by_id);
         admission
+    }
+
+    /// It is committed that the job at `offset` is set aside: it keeps its id and key.
+    pub fn set_aside(&mut self, offset: u64) {
+        if let Some((by_id, holds)) = self.claims.remove(&offset) {
+            self.aside.insert(by_id, holds);
+        }
+    }
+
+    /// A job is set aside, whoever did it.
+    pub fn is_aside(&mut self, job: &Identity) {
+        if !self.ids.insert(job.by_id) {
+            return;
+        }
+        let holder = || Holder { job_id: job.job_id, body: job.by_key.map(|(_, body)| body), followers: Vec::new() };
+        let scope = job.scope();
+        let holds = self.holders.entry(scope).or_insert_with(holder).job_id == job.job_id;
+        self.aside.insert(job.by_id, holds.then_some(scope));
+    }
+
+    /// A job that was set aside is back at `offset`; `false` if nothing is known of that.
+    pub fn is_back(&mut self, offset: u64, job: &Identity) -> bool {
+        let Some(holds) = self.aside.remove(&job.by_id) else { return false };
+        self.claims.insert(offset, (job.by_id, holds));
+        true
+    }
+
+    /// The end of a job that is set aside is committed. Returns the offsets of the jobs that waited for it.
+    pub fn ended_aside(&mut self, by_id: Scope, (scope, job): (Scope, EndedJob)) -> Vec<u64> {
+        self.index.insert(scope, job);
+        self.ids.remove(&by_id);
+        let holds = self.aside.remove(&by_id).flatten();
+        holds.and_then(|scope| self.holders.remove(&scope)).map(|holder| holder.followers).unwrap_or_default()
     }
 
     fn judge(&self, job: &Identity, now_ms: u64) -> Admission {

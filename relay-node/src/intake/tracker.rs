@@ -7,12 +7,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use relay_log::port::Committed;
 
+use crate::job::aside::SIDES;
+
 /// Offsets between the lowest unfinished job and the newest read one, at most: their bitmap in base64 and the head fit
 /// the 4096 bytes of a commit's metadata.
-pub const WINDOW_OFFSETS_MAX: u64 = 24_000;
+pub const WINDOW_OFFSETS_MAX: u64 = 23_000;
 
 /// First characters of the metadata, naming its format.
-const FORMAT: &str = "b1";
+const FORMAT: &str = "b2";
+/// The format without what is set aside.
+const FORMAT_WITHOUT_SIDES: &str = "b1";
 
 /// What a commit's metadata holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +26,10 @@ pub struct Progress {
     /// Since when the oldest unfinished job is known, in milliseconds since the Unix epoch: whoever takes over reads the
     /// control topic from here. That of the newest finished job if none is unfinished; 0 if unknown.
     pub oldest_ms: u64,
+    /// Number of the commit: no two of a partition say the same.
+    pub serial: u64,
+    /// Where the parked topic and the delay tiers must be read from, in the order of their sides.
+    pub sides: [u64; SIDES],
     /// Bit `n` is set if offset `next + n` is finished.
     bits: Vec<u8>,
 }
@@ -30,17 +38,39 @@ impl Progress {
     /// Reads what was committed; metadata that is not ours counts as "nothing finished beyond".
     pub fn unpack(committed: &Committed) -> Self {
         let plain = Self { next: committed.next, ..Self::default() };
-        let mut parts = committed.metadata.splitn(3, ':');
-        let (Some(FORMAT), Some(oldest), Some(bits)) = (parts.next(), parts.next(), parts.next()) else { return plain };
-        match (oldest.parse(), STANDARD_NO_PAD.decode(bits)) {
-            (Ok(oldest_ms), Ok(bits)) => Self { oldest_ms, bits, ..plain },
-            _ => plain,
-        }
+        let (format, rest) = committed.metadata.split_once(':').unwrap_or_default();
+        let unpacked = match format {
+            FORMAT => Self::with_sides(rest),
+            FORMAT_WITHOUT_SIDES => Self::without_sides(rest),
+            _ => None,
+        };
+        Self { next: committed.next, ..unpacked.unwrap_or(plain) }
+    }
+
+    fn with_sides(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(4, ':');
+        let (oldest, serial, sides, bits) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let sides: Vec<u64> = sides.split('.').map(|next| next.parse().ok()).collect::<Option<_>>()?;
+        let (oldest_ms, serial) = (oldest.parse().ok()?, serial.parse().ok()?);
+        Some(Self {
+            next: 0,
+            oldest_ms,
+            serial,
+            sides: sides.try_into().ok()?,
+            bits: STANDARD_NO_PAD.decode(bits).ok()?,
+        })
+    }
+
+    fn without_sides(text: &str) -> Option<Self> {
+        let (oldest, bits) = text.split_once(':')?;
+        Some(Self { oldest_ms: oldest.parse().ok()?, bits: STANDARD_NO_PAD.decode(bits).ok()?, ..Self::default() })
     }
 
     /// The metadata.
     pub fn pack(&self) -> String {
-        format!("{FORMAT}:{}:{}", self.oldest_ms, STANDARD_NO_PAD.encode(&self.bits))
+        let sides: Vec<String> = self.sides.iter().map(ToString::to_string).collect();
+        let bits = STANDARD_NO_PAD.encode(&self.bits);
+        format!("{FORMAT}:{}:{}:{}:{bits}", self.oldest_ms, self.serial, sides.join("."))
     }
 
     /// Whether `offset` is finished.
@@ -135,7 +165,7 @@ impl Tracker {
         let is_done = |offset: &u64| self.offsets.get(offset) == Some(&State::Finished);
         let (next, oldest_ms) = oldest
             .unwrap_or_else(|| (self.read_to + (self.read_to..).take_while(is_done).count() as u64, self.newest_ms));
-        let mut progress = Progress { next, oldest_ms, bits: Vec::new() };
+        let mut progress = Progress { next, oldest_ms, ..Progress::default() };
         for (offset, state) in self.offsets.range(next..) {
             if *state == State::Finished {
                 progress.set(*offset);

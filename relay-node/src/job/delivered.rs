@@ -4,8 +4,9 @@ use relay_log::port::{LogRecord, TopicPartition};
 use relay_protocol::event::{JobCard, Place};
 use relay_protocol::limits::TRACEPARENT_BYTES_MAX;
 use relay_protocol::record::{HEADER_GATEWAY, HEADER_TRACEPARENT};
-use relay_protocol::{Job, JobError, JobId, Priority, Task, record};
+use relay_protocol::{Job, JobError, JobId, Priority, Task, record, topics};
 
+use super::aside::Aside;
 use crate::intake::dedup::{Body, EndedJob, Scope};
 use crate::intake::room::Waiting;
 use crate::intake::same::Identity;
@@ -29,6 +30,10 @@ pub struct Delivered {
     pub identity: Identity,
     /// Set if another job has its key.
     pub duplicate: Option<Duplicate>,
+    /// When it was read, no backend could take it.
+    pub is_stuck: bool,
+    /// What became of it before it was set aside, if it was.
+    pub aside: Option<Box<Aside>>,
     /// The record as it was read, for the dead-letter topic.
     pub record: LogRecord,
 }
@@ -98,17 +103,23 @@ impl Delivered {
         match decoded {
             Ok(mut job) => {
                 job.traceparent = job.traceparent.or_else(|| traceparent_of(&record));
-                let (partition, offset, accepted_at) = (at.partition, record.offset, record.timestamp_ms);
-                let job_id = job.id.unwrap_or(made);
+                let aside = Aside::read(&record.headers).map(Box::new);
+                let (partition, accepted_at) = (at.partition, record.timestamp_ms);
+                // Beside its lane it lies where it lay there first.
+                let beside = aside.as_ref().filter(|_| topics::lane_of(&at.topic).is_none());
+                let offset = beside.map_or(record.offset, |aside| aside.offset);
+                let job_id = job.id.or(aside.as_ref().map(|aside| aside.id)).unwrap_or(made);
                 Ok(Self {
                     job_id,
                     identity: identity(job_id, &job),
                     duplicate: None,
                     place: Place { lane: lane.to_owned(), partition, offset, accepted_at },
-                    attempts_before: job.attempt,
+                    attempts_before: job.attempt.max(aside.as_ref().map_or(0, |aside| aside.attempts)),
                     job,
                     at,
                     epoch,
+                    aside,
+                    is_stuck: false,
                     record,
                 })
             }
@@ -124,9 +135,15 @@ impl Delivered {
         self.record.header(HEADER_GATEWAY).is_some()
     }
 
+    /// Attempts that earlier owners ended in order: the next one needs no `restarted` for their sake.
+    pub fn attempts_told(&self) -> u32 {
+        self.job.attempt.max(self.aside.as_ref().map_or(0, |aside| aside.attempts))
+    }
+
     /// The receipt that its owner writes, if no gateway does.
     pub fn receipt(&self) -> Option<Box<Receipt>> {
-        (!self.has_gateway()).then(|| {
+        // One that was set aside has its receipt; else its `started` event stands for it.
+        (!self.has_gateway() && self.aside.is_none()).then(|| {
             Box::new(Receipt {
                 job_id: self.job_id,
                 tenant: self.job.tenant.clone(),
@@ -192,5 +209,13 @@ impl Waiting for Delivered {
 
     fn partition(&self) -> u32 {
         self.at.partition
+    }
+
+    fn tenant(&self) -> &str {
+        &self.job.tenant
+    }
+
+    fn model(&self) -> Option<&str> {
+        self.job.model.as_deref()
     }
 }

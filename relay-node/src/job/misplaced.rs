@@ -14,7 +14,7 @@ use super::delivered::Delivered;
 /// gateway wrote, because its receipt names the place, and what was moved before, so that nothing is moved to and fro.
 pub fn moved(job: &Delivered, partitions: u32) -> Option<NewRecord> {
     let named = job.job.id.is_some() || job.job.idempotency_key.is_some();
-    if !named || job.has_gateway() || job.record.header(HEADER_MOVED).is_some() {
+    if !named || job.has_gateway() || job.aside.is_some() || job.record.header(HEADER_MOVED).is_some() {
         return None;
     }
     let key = partition::job_key(&job.job.tenant, job.job.idempotency_key.as_deref(), job.job_id);

@@ -1,5 +1,7 @@
 //! One job: its input, its run, its retries, its outcome.
 
+pub mod aside;
+mod attempt;
 pub mod attempts;
 pub mod claim_check;
 pub mod delivered;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use relay_protocol::topics::RETRY_TIERS;
 use serde::Deserialize;
 
 /// How attempts are repeated.
@@ -14,6 +15,36 @@ pub struct RetrySettings {
     pub delay_ms: u64,
     /// Longest wait, in milliseconds.
     pub delay_ms_max: u64,
+    /// How long jobs wait in each delay tier, in milliseconds, rising: waits as long as the first one or longer are spent in the log.
+    pub tiers_ms: [u64; RETRY_TIERS as usize],
+}
+
+/// Delay tiers by how long jobs wait in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiers([u64; RETRY_TIERS as usize]);
+
+impl Tiers {
+    /// Tiers of so many milliseconds each, rising.
+    pub const fn new(waits_ms: [u64; RETRY_TIERS as usize]) -> Self {
+        Self(waits_ms)
+    }
+
+    /// Whether the first is not 0 and each is longer than the one before.
+    pub fn are_in_order(&self) -> bool {
+        self.0[0] > 0 && self.0.is_sorted_by(|shorter, longer| shorter < longer)
+    }
+
+    /// The longest tier, from 1, that is over within a wait; `None` for a wait so short that it needs none.
+    pub fn within(&self, wait_ms: u64) -> Option<usize> {
+        Some(self.0.partition_point(|tier| *tier <= wait_ms)).filter(|tier| *tier > 0)
+    }
+
+    /// The tier of a failed attempt that wants to wait so long: the shortest that is not shorter, else the longest; with its
+    /// wait. `None` for a wait shorter than the first.
+    pub fn at_least(&self, wait_ms: u64) -> Option<(usize, u64)> {
+        let shorter = self.0.partition_point(|tier| *tier < wait_ms).min(self.0.len() - 1);
+        (wait_ms >= self.0[0]).then_some((shorter + 1, self.0[shorter]))
+    }
 }
 
 /// What follows a failed attempt.
@@ -21,6 +52,8 @@ pub struct RetrySettings {
 pub enum Next {
     /// Another attempt after this wait.
     Retry(Duration),
+    /// Another attempt after a delay tier, from 1, at this time in milliseconds since the Unix epoch.
+    Tier(usize, u64),
     /// No more: the attempts are used up.
     Exhausted,
     /// No more: the deadline comes before the next attempt could begin.
@@ -29,10 +62,12 @@ pub enum Next {
 
 /// What follows failed attempt number `attempt` of at most `attempts_max`, at `now_ms`; `random` is 64 uniform bits.
 ///
-/// The wait is at least half of the exponential delay, so that jobs that failed together do not come back together, and
-/// at least `retry_after` where the backend asked for it.
+/// Where another backend can do the job, and where the exponential delay is shorter than the first tier, the wait is at least half of the exponential delay, so that jobs that failed together do not come back together, and
+/// at least `retry_after` where the backend asked for it. Longer waits are a tier's, up to a quarter longer.
+#[expect(clippy::too_many_arguments, reason = "each decides")]
 pub fn next(
     settings: &RetrySettings,
+    is_elsewhere: bool,
     attempt: u32,
     attempts_max: u32,
     retry_after: Option<Duration>,
@@ -45,8 +80,23 @@ pub fn next(
     }
     let (base, cap) = (Duration::from_millis(settings.delay_ms), Duration::from_millis(settings.delay_ms_max));
     let delay = relay_runtime::backoff::retry_delay(attempt, base, cap);
-    let jittered = delay / 2 + relay_runtime::backoff::full_jitter(delay / 2, random);
-    let wait = jittered.max(retry_after.unwrap_or_default().min(cap));
-    let begins_ms = now_ms.saturating_add(wait.as_millis() as u64);
-    if deadline_ms.is_some_and(|deadline| begins_ms >= deadline) { Next::TooLate } else { Next::Retry(wait) }
+    // What one backend asks for does not bind another.
+    let asked = retry_after.filter(|_| !is_elsewhere).unwrap_or_default().min(cap);
+    let tiers = Tiers(settings.tiers_ms);
+    let nominal_ms = if is_elsewhere { 0 } else { delay.max(asked).as_millis() as u64 };
+    let (next, begins_ms) = match tiers.at_least(nominal_ms) {
+        Some((tier, wait_ms)) => {
+            let wait = Duration::from_millis(wait_ms.max(asked.as_millis() as u64));
+            let jitter = relay_runtime::backoff::full_jitter(wait / 4, random);
+            let due_ms = now_ms.saturating_add((wait + jitter).as_millis() as u64);
+            (Next::Tier(tier, due_ms), due_ms)
+        }
+        None => {
+            let delay = delay.min(Duration::from_millis(settings.tiers_ms[0]));
+            let jittered = delay / 2 + relay_runtime::backoff::full_jitter(delay / 2, random);
+            let wait = jittered.max(asked);
+            (Next::Retry(wait), now_ms.saturating_add(wait.as_millis() as u64))
+        }
+    };
+    if deadline_ms.is_some_and(|deadline| begins_ms >= deadline) { Next::TooLate } else { next }
 }

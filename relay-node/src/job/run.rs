@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
+use super::aside::{Aside, PARKED, Side};
+use super::attempt::{After, AttemptSpan, Failure, Stopped};
+pub use super::attempt::{Finish, Leaving};
 use super::attempts;
 use super::claim_check::{ClaimCheck, Named};
 use super::delivered::Delivered;
@@ -71,20 +74,28 @@ pub struct RunContext {
     pub retry: RetrySettings,
 }
 
-/// Runs `job` until it ends: done, impossible, cancelled by `cancel`, too late, or all attempts failed. A job whose key an
-/// ended one has is not run: it ends as that one did.
+/// How long a job that runs may find no backend that could take it, before it is parked, beside a first look at once.
+const LOOK_FOR_BACKEND: Duration = Duration::from_millis(500);
+
+/// Runs `job` until it ends: done, impossible, cancelled by `cancel`, too late, or all attempts failed; or until it must wait
+/// for long, for a backend or its next attempt. A job whose key an ended one has is not run: it ends as that one did.
 ///
 /// Dropping the future ends whatever it is doing; nothing but attempts, partials and retries was written then.
-pub async fn run(context: &RunContext, job: &Delivered, cancel: &CancellationToken) -> Ended {
+pub async fn run(context: &RunContext, job: &Delivered, cancel: &CancellationToken) -> Finish {
     let mut run = Run::new(context, job);
     let outcome = tokio::select! {
         biased;
-        () = cancel.cancelled() => Outcome::Cancelled(JobError::new(ErrorCode::Cancelled, "the job was cancelled")),
-        () = deadline(context, job) => Outcome::Expired(expired(job)),
+        () = cancel.cancelled() => Ok(Outcome::Cancelled(JobError::new(ErrorCode::Cancelled, "the job was cancelled"))),
+        () = deadline(context, job) => Ok(Outcome::Expired(expired(job))),
         outcome = run.outcome() => outcome,
     };
-    run.recall_attempts(&outcome).await;
-    run.end(outcome)
+    match outcome {
+        Ok(outcome) => {
+            run.recall_attempts(&outcome).await;
+            Finish::Ended(run.end(outcome))
+        }
+        Err(leaving) => Finish::SetAside(*leaving),
+    }
 }
 
 /// The error of a job whose deadline has passed.
@@ -115,51 +126,19 @@ struct Run<'a> {
     told_here: Cell<bool>,
 }
 
-/// The span of the attempt under way. One that is dropped before its end was abandoned: the job is another owner's now.
-struct AttemptSpan(Span);
-
-impl AttemptSpan {
-    fn failed(&self, error: &JobError) {
-        self.0.record("error.code", error.code.as_str()).record("otel.status_code", "ERROR");
-    }
-
-    /// What became of the attempt, by the event that follows it.
-    fn end(&mut self, event: EventKind) {
-        std::mem::replace(&mut self.0, Span::none()).record("outcome", event.name());
-    }
-}
-
-impl Drop for AttemptSpan {
-    fn drop(&mut self) {
-        self.0.record("outcome", "abandoned");
-    }
-}
-
-/// A failed attempt.
-struct Failure {
-    backend: Option<String>,
-    error: JobError,
-    retry_after: Option<Duration>,
-}
-
-impl Failure {
-    fn before_backend(error: JobError) -> Self {
-        Self { backend: None, error, retry_after: None }
-    }
-}
-
 impl<'a> Run<'a> {
     fn new(context: &'a RunContext, job: &'a Delivered) -> Self {
         let mut hops = job.job.hops.clone();
         hops.push(Hop { hop: "log".to_owned(), at_us: job.place.accepted_at * 1_000 });
+        let aside = job.aside.as_deref();
         let mut run = Self {
             context,
             job,
             media: None,
             attempt: job.attempts_before,
-            failures: Vec::new(),
+            failures: aside.map(|aside| aside.failures.clone()).unwrap_or_default(),
             failed_backends: Vec::new(),
-            last_partial_seq: None,
+            last_partial_seq: aside.and_then(|aside| aside.last_partial_seq),
             hops,
             duplicate_of: job.duplicate.map(|first| first.of),
             span: AttemptSpan(Span::none()),
@@ -174,32 +153,40 @@ impl<'a> Run<'a> {
         self.hops.push(Hop { hop: hop.to_owned(), at_us: self.context.clock.now_ms() * 1_000 });
     }
 
-    async fn outcome(&mut self) -> Outcome {
+    async fn outcome(&mut self) -> Result<Outcome, Box<Leaving>> {
         if let Some(first) = &self.job.duplicate {
             if let Some(outcome) = duplicate::outcome_of(self.context, &self.job.job.tenant, first).await {
-                return outcome;
+                return Ok(outcome);
             }
             self.duplicate_of = None;
         }
         self.attempts().await
     }
 
-    async fn attempts(&mut self) -> Outcome {
+    async fn attempts(&mut self) -> Result<Outcome, Box<Leaving>> {
         loop {
             self.attempt += 1;
             let span = self.attempt_span();
             self.span = AttemptSpan(span.clone());
             let failure = match self.attempt().instrument(span).await {
-                Ok(result) => return Outcome::Completed(result),
-                Err(failure) => failure,
+                Ok(result) => return Ok(Outcome::Completed(result)),
+                Err(Stopped::Failed(failure)) => failure,
+                Err(Stopped::NoBackend) => {
+                    self.attempt -= 1;
+                    return Err(Box::new(self.leaving(PARKED, self.context.clock.now_ms())));
+                }
             };
             self.span.failed(&failure.error);
             match self.after(failure) {
-                Ok((wait, error)) => {
+                After::Wait(wait, error) => {
                     self.span.end(EventKind::Retrying);
                     self.wait(wait, error).await;
                 }
-                Err(outcome) => return outcome,
+                After::Tier(leaving) => {
+                    self.span.end(EventKind::Retrying);
+                    return Err(leaving);
+                }
+                After::End(outcome) => return Ok(outcome),
             }
         }
     }
@@ -225,7 +212,7 @@ impl<'a> Run<'a> {
     }
 
     /// One attempt: input, slot, registration, backend, result.
-    async fn attempt(&mut self) -> Result<Value, Failure> {
+    async fn attempt(&mut self) -> Result<Value, Stopped> {
         let media = self.input().await.map_err(Failure::before_backend)?;
         let slot = self.slot().await?;
         self.span.0.record("backend", slot.backend.name());
@@ -240,7 +227,7 @@ impl<'a> Run<'a> {
         })?;
         drop(slot.permit);
         self.pass("commit");
-        self.result(output).await.map_err(Failure::before_backend)
+        Ok(self.result(output).await.map_err(Failure::before_backend)?)
     }
 
     async fn input(&mut self) -> Result<Media, JobError> {
@@ -254,10 +241,22 @@ impl<'a> Run<'a> {
         Ok(self.media.insert(media).clone())
     }
 
-    async fn slot(&self) -> Result<Slot, Failure> {
+    async fn slot(&self) -> Result<Slot, Stopped> {
         let job = &self.job.job;
-        let slot = self.context.pool.acquire(job.task, job.model.as_deref(), job.priority, &self.failed_backends).await;
-        slot.map_err(|error| Failure::before_backend(error.to_job_error()))
+        let (pool, model) = (&self.context.pool, job.model.as_deref());
+        let slot = pool.acquire(job.task, model, job.priority, &self.failed_backends);
+        tokio::pin!(slot);
+        let mut looks = tokio::time::interval(LOOK_FOR_BACKEND);
+        loop {
+            tokio::select! {
+                biased;
+                slot = &mut slot => return Ok(slot.map_err(|error| Failure::before_backend(error.to_job_error()))?),
+                _ = looks.tick() => {}
+            }
+            if !pool.can_run(job.task, model, &[]) {
+                return Err(Stopped::NoBackend);
+            }
+        }
     }
 
     async fn register(&self, backend: &str) -> Result<(), JobError> {
@@ -289,7 +288,7 @@ impl<'a> Run<'a> {
     fn started_event(&self, backend: &str) -> Vec<NewRecord> {
         let now = self.context.clock.now_ms();
         let mut records = Vec::with_capacity(2);
-        if self.last_partial_seq.is_some() || self.job.attempts_before > self.job.job.attempt {
+        if self.last_partial_seq.is_some() || self.job.attempts_before > self.job.attempts_told() {
             let restarted = Event::new(self.job.job_id, self.attempt, RESTARTED_N, EventKind::Restarted, now);
             records.push(self.context.events.record(&self.job.job.tenant, &restarted));
         }
@@ -387,8 +386,19 @@ impl<'a> Run<'a> {
         self.context.claims.put(&path, bytes, named).await.map_err(|error| error.to_job_error())
     }
 
+    /// What is known of the job now that it waits at `side` until `due_ms`.
+    fn leaving(&self, side: Side, due_ms: u64) -> Leaving {
+        let aside = Aside {
+            attempts: self.attempt,
+            failures: self.failures.clone(),
+            last_partial_seq: self.last_partial_seq,
+            ..Aside::untouched(self.job, due_ms)
+        };
+        Leaving { side, aside, told: None }
+    }
+
     /// What follows a failed attempt: a wait and another, or the end.
-    fn after(&mut self, failure: Failure) -> Result<(Duration, JobError), Outcome> {
+    fn after(&mut self, failure: Failure) -> After {
         let Failure { backend, error, retry_after } = failure;
         let now_ms = self.context.clock.now_ms();
         self.failures.push(AttemptFailure {
@@ -399,27 +409,38 @@ impl<'a> Run<'a> {
         });
         self.failed_backends.extend(backend);
         if !error.retryable {
-            return Err(Outcome::Failed(error));
+            return After::End(Outcome::Failed(error));
         }
         let settings = &self.context.retry;
         let attempts_max = self.job.job.attempts_max.unwrap_or(settings.attempts_max);
         let random = self.context.random.next_u64();
-        match retry::next(settings, self.attempt, attempts_max, retry_after, self.job.job.deadline, now_ms, random) {
-            Next::Retry(wait) => Ok((wait, error)),
-            Next::TooLate => Err(Outcome::Expired(expired(self.job))),
-            Next::Exhausted => Err(Outcome::DeadLettered(JobError::new(
+        let job = &self.job.job;
+        let is_elsewhere = self.context.pool.can_run(job.task, job.model.as_deref(), &self.failed_backends);
+        let (attempt, deadline) = (self.attempt, job.deadline);
+        match retry::next(settings, is_elsewhere, attempt, attempts_max, retry_after, deadline, now_ms, random) {
+            Next::Retry(wait) => After::Wait(wait, error),
+            Next::Tier(tier, due_ms) => {
+                let told = Some(self.retrying(due_ms, error));
+                After::Tier(Box::new(Leaving { told, ..self.leaving(tier, due_ms) }))
+            }
+            Next::TooLate => After::End(Outcome::Expired(expired(self.job))),
+            Next::Exhausted => After::End(Outcome::DeadLettered(JobError::new(
                 ErrorCode::AttemptsExhausted,
                 format!("attempt {} of {attempts_max} failed: {error}", self.attempt),
             ))),
         }
     }
 
-    async fn wait(&self, wait: Duration, error: JobError) {
+    fn retrying(&self, retry_at_ms: u64, error: JobError) -> NewRecord {
         let now = self.context.clock.now_ms();
         let mut event = Event::new(self.job.job_id, self.attempt, RETRYING_N, EventKind::Retrying, now);
         event.error = Some(error);
-        event.retry_at = Some(now + wait.as_millis() as u64);
-        let record = self.context.events.record(&self.job.job.tenant, &event);
+        event.retry_at = Some(retry_at_ms);
+        self.context.events.record(&self.job.job.tenant, &event)
+    }
+
+    async fn wait(&self, wait: Duration, error: JobError) {
+        let record = self.retrying(self.context.clock.now_ms() + wait.as_millis() as u64, error);
         let told = self.tell(vec![record], |records| self.context.log.append(records));
         let (told, ()) = tokio::join!(told, tokio::time::sleep(wait));
         if let Err(error) = told {

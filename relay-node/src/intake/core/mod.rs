@@ -3,19 +3,23 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use relay_log::port::{Assignment, CommitOffset, Committed, TopicPartition};
+use relay_log::port::{Assignment, CommitOffset, TopicPartition};
 use relay_protocol::JobId;
 use relay_protocol::record::ControlRecord;
 
+mod aside;
 mod settle;
 
 use super::cancels::Cancels;
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
-use super::room::{Room, Waiting};
+use super::room::{Room, Shares, Waiting};
 use super::same::{Admission, Identities};
-use super::tracker::{Delivery, Progress, Tracker};
+use super::side::{SideKey, Sides};
+use super::tracker::{Delivery, Tracker};
 use crate::fair::Weights;
+use crate::job::aside::Side;
 use crate::job::delivered::{Delivered, Duplicate, Receipt};
+use crate::job::retry::Tiers;
 
 /// Bounds of a lane on one node.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +30,12 @@ pub struct LaneLimits {
     pub waiting_max: usize,
     /// Shares of the turns among waiting jobs.
     pub weights: Weights,
+    /// Jobs of one tenant or model among those that wait.
+    pub shares: Shares,
+    /// Jobs of one partition that may be set aside; beyond it the partition is not read on.
+    pub set_aside_max: usize,
+    /// How long jobs wait in each delay tier.
+    pub tiers: Tiers,
 }
 
 /// Names a delivered job: partition and offset.
@@ -46,6 +56,14 @@ pub enum Effect<P> {
     EndCancelled(Box<Delivered>),
     /// End this job, which never ran, as expired.
     EndExpired(Box<Delivered>),
+    /// Set this job aside at a side, until a time in milliseconds since the Unix epoch: commit it as finished there.
+    SetAside(Box<Delivered>, Side, u64),
+    /// Read these jobs of the sides of a partition under an epoch; answered by [`Core::fetched`] for each.
+    Fetch(u32, u64, Vec<SideKey>),
+    /// Commit that this job goes back from its side to its lane: [`Core::left_side`].
+    Return(Box<Delivered>, SideKey),
+    /// End this job, which is set aside, as cancelled (`true`) or expired: [`Core::left_side`].
+    EndAside(Box<Delivered>, SideKey, bool),
     /// Tell the run of this job that it is cancelled; it ends in its own time.
     Cancel(Key),
     /// Drop the run of this job: it is somebody else's now.
@@ -65,6 +83,8 @@ pub enum Effect<P> {
 pub struct Batch<P> {
     /// The jobs that end: place, epoch, and what goes with it.
     pub jobs: Vec<(Key, u64, P)>,
+    /// The jobs that leave the sides of partitions.
+    pub aside: Vec<((u32, SideKey), u64, P)>,
     /// Where the group stands after it.
     pub offsets: Vec<CommitOffset>,
 }
@@ -73,6 +93,10 @@ pub struct Batch<P> {
 pub trait Ends {
     /// What is known of the job from then on; `None` of a record that was no job of its own.
     fn ended(&self) -> Option<(Scope, EndedJob)>;
+    /// Whether the job has not ended but is set aside.
+    fn is_set_aside(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Debug)]
@@ -82,6 +106,13 @@ struct Partition {
     tracker: Tracker,
     control_read: bool,
     dedup_read: bool,
+    sides: Sides,
+    sides_read: bool,
+    /// Jobs that were written back to the lane and were not read there yet.
+    returning: usize,
+    /// Jobs that did not run and are to be set aside by a commit.
+    leaving: usize,
+    serial: u64,
     /// Read before the control and dedup topics were; they wait for them.
     held: Option<VecDeque<Delivered>>,
     same: Identities,
@@ -103,6 +134,7 @@ pub struct Core<P> {
     running: HashMap<Key, JobId>,
     running_jobs: HashMap<JobId, (Key, String)>,
     finished: Vec<(Key, u64, P)>,
+    finished_aside: Vec<((u32, SideKey), u64, P)>,
     committing: bool,
     gathering: bool,
     in_commit: HashSet<u32>,
@@ -119,6 +151,7 @@ impl<P: Ends> Core<P> {
             running: HashMap::new(),
             running_jobs: HashMap::new(),
             finished: Vec::new(),
+            finished_aside: Vec::new(),
             committing: false,
             gathering: false,
             in_commit: HashSet::new(),
@@ -161,7 +194,7 @@ impl<P: Ends> Core<P> {
 
     /// Nothing runs, nothing waits to be committed.
     pub fn is_settled(&self) -> bool {
-        self.running.is_empty() && self.finished.is_empty() && !self.committing
+        self.running.is_empty() && self.finished.is_empty() && self.finished_aside.is_empty() && !self.committing
     }
 
     /// A partition is this node's now. Its jobs wait until [`Core::control_read`] and [`Core::dedup_read`]; returns since when (milliseconds since
@@ -171,7 +204,13 @@ impl<P: Ends> Core<P> {
         let tracker = Tracker::new(assignment.committed.as_ref(), assignment.next);
         let since = Some(tracker.inherited().oldest_ms).filter(|ms| *ms > 0);
         let number = assignment.at.partition;
+        let (sides, serial) = (Sides::new(tracker.inherited().sides), tracker.inherited().serial);
         let partition = Partition {
+            sides,
+            sides_read: false,
+            returning: 0,
+            leaving: 0,
+            serial,
             at: assignment.at,
             epoch: assignment.epoch,
             tracker,
@@ -206,6 +245,7 @@ impl<P: Ends> Core<P> {
             ControlRecord::Started(_) => Vec::new(),
             ControlRecord::Cancel(request) => {
                 let job_id = request.job_id;
+                owned.sides.hurry(Scope::of_id(&request.tenant, job_id));
                 owned.cancels.add(job_id, request.tenant);
                 self.cancel(partition, job_id)
             }
@@ -249,7 +289,9 @@ impl<P: Ends> Core<P> {
     fn admit_held(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
         let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
         let mut effects = Vec::new();
-        if owned.control_read && owned.dedup_read {
+        if owned.control_read && owned.dedup_read && owned.sides_read {
+            let Partition { sides, same, .. } = owned;
+            sides.entries().for_each(|entry| same.is_aside(&entry.identity));
             for job in owned.held.take().unwrap_or_default() {
                 self.admit(job, now_ms, &mut effects);
             }
@@ -286,7 +328,9 @@ impl<P: Ends> Core<P> {
         if let Some(attempts) = owned.attempts.remove(&offset) {
             job.attempts_before = job.attempts_before.max(attempts);
         }
-        let admission = owned.same.admit(offset, &job.identity, now_ms);
+        let is_back = job.aside.is_some() && owned.same.is_back(offset, &job.identity);
+        owned.returning = owned.returning.saturating_sub(usize::from(is_back));
+        let admission = if is_back { Admission::New } else { owned.same.admit(offset, &job.identity, now_ms) };
         job.duplicate = match admission {
             Admission::Same => return effects.push(Effect::EndSame(Box::new(job))),
             Admission::New => None,
@@ -300,6 +344,11 @@ impl<P: Ends> Core<P> {
             effects.push(Effect::EndCancelled(Box::new(job)));
         } else if matches!(admission, Admission::Follows(_)) {
             owned.followers.insert(offset, job);
+        } else if let (Admission::New, Some((side, due_ms))) = (admission, self.elsewhere(&job, now_ms)) {
+            if let Some(owned) = self.partitions.get_mut(&job.at.partition) {
+                owned.leaving += 1;
+            }
+            effects.push(Effect::SetAside(Box::new(job), side, due_ms));
         } else {
             self.room.push(now_ms, job);
         }
@@ -319,55 +368,6 @@ impl<P: Ends> Core<P> {
         let mut effects = self.go_on(now_ms);
         effects.extend(self.settle());
         effects
-    }
-
-    /// The batch was committed.
-    pub fn committed(&mut self, batch: &Batch<P>, now_ms: u64) -> Vec<Effect<P>> {
-        self.committing = false;
-        self.in_commit.clear();
-        for ((partition, offset), epoch, payload) in &batch.jobs {
-            let Some(owned) = self.partitions.get_mut(partition).filter(|owned| owned.epoch == *epoch) else {
-                continue;
-            };
-            let ended = payload.ended();
-            for follower in owned.same.committed(*offset, ended) {
-                // One that was cancelled or expired meanwhile is not there any more.
-                if let (Some(mut job), Some((_, first))) = (owned.followers.remove(&follower), &ended) {
-                    job.duplicate = Some(Duplicate::of(first));
-                    self.room.push(now_ms, job);
-                }
-            }
-        }
-        for offset in &batch.offsets {
-            match self.partitions.get_mut(&offset.at.partition) {
-                Some(owned) if owned.epoch == offset.epoch => owned.tracker.committed(offset.next),
-                _ => {}
-            }
-        }
-        let mut effects = self.go_on(now_ms);
-        effects.extend(self.settle());
-        effects
-    }
-
-    /// The batch was not committed; what of it is still ours is tried again with the next.
-    pub fn not_committed(&mut self, batch: Batch<P>, now_ms: u64) -> Vec<Effect<P>> {
-        self.committing = false;
-        self.in_commit.clear();
-        let partitions = &self.partitions;
-        let ours = |(at, epoch, _): &(Key, u64, P)| partitions.get(&at.0).is_some_and(|owned| owned.epoch == *epoch);
-        let mut again: Vec<_> = batch.jobs.into_iter().filter(ours).collect();
-        again.append(&mut self.finished);
-        self.finished = again;
-        let mut effects = self.go_on(now_ms);
-        effects.extend(self.settle());
-        effects
-    }
-
-    /// Whether a batch of unknown fate happened, by what the group has committed since.
-    pub fn was_committed(batch: &Batch<P>, committed: &HashMap<u32, Committed>) -> bool {
-        batch.jobs.iter().all(|((partition, offset), _, _)| {
-            committed.get(partition).is_some_and(|found| Progress::unpack(found).is_finished(*offset))
-        })
     }
 
     /// A rebalance takes these partitions: their waiting jobs go back, their running ones may still end.
@@ -404,6 +404,7 @@ impl<P: Ends> Core<P> {
             effects.extend(self.abandon(*number));
             self.room.drop_partition(*number);
             self.finished.retain(|(at, _, _)| at.0 != *number);
+            self.finished_aside.retain(|((of, _), _, _)| of != number);
             self.partitions.remove(number);
         }
         effects
@@ -447,11 +448,12 @@ impl<P: Ends> Core<P> {
             self.running_jobs.insert(job.job_id(), (key, job.job.tenant.clone()));
             effects.push(Effect::Run(Box::new(job)));
         }
-        let waiting = self.waiting();
+        let waiting = self.waiting() + self.partitions.values().map(|owned| owned.leaving).sum::<usize>();
         // Reading goes on only when half of the room is free, so that it does not stop and go with each job.
         let (full, half_full) = (waiting >= self.limits.waiting_max, waiting > self.limits.waiting_max / 2);
         for (number, owned) in &mut self.partitions {
             let pause = full || (owned.paused && half_full) || !owned.tracker.has_room();
+            let pause = pause || owned.sides.len() >= self.limits.set_aside_max;
             if pause != owned.paused {
                 owned.paused = pause;
                 effects.push(Effect::Pause(*number, pause));

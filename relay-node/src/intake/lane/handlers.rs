@@ -8,6 +8,7 @@ use super::{
     DrainGuard, DrainLane, Fate, FromLog, FromTopics, JobEnded, Lane, LaneState, Leave, Observe, OfKey, Settled,
 };
 use crate::intake::control::What;
+use crate::job::run::Finish;
 
 impl Handler<FromLog> for Lane {
     type Result = ();
@@ -53,6 +54,8 @@ impl Handler<FromTopics> for Lane {
         let effects = match said.what {
             What::Control(record) => self.core.control(said.partition, record),
             What::ControlRead => self.core.control_read(said.partition, now),
+            What::Side(at, what) => self.core.side(said.partition, at, what),
+            What::SidesRead => self.core.sides_read(said.partition, now),
             What::Ended(index) => self.core.dedup_read(said.partition, index, now),
         };
         self.carry_out(effects, ctx);
@@ -70,11 +73,14 @@ impl Handler<OfKey> for Lane {
 impl Handler<JobEnded> for Lane {
     type Result = ();
 
-    fn handle(&mut self, JobEnded { job, ended }: JobEnded, ctx: &mut Self::Context) {
+    fn handle(&mut self, JobEnded { job, finish }: JobEnded, ctx: &mut Self::Context) {
         // A job that was abandoned while its last message was under way is somebody else's.
         let running = self.runs.get(&(job.at.partition, job.place.offset));
         if running.is_some_and(|running| running.epoch == job.epoch) {
-            self.end(&job, &ended, ctx);
+            match finish {
+                Finish::Ended(ended) => self.end(&job, &ended, ctx),
+                Finish::SetAside(leaving) => self.leave(&job, leaving, ctx),
+            }
         }
     }
 }

@@ -20,12 +20,14 @@ use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{self, Body, EndedJob, Scope};
 use super::dedup_topic::{self, Reading};
 use super::retention::Retention;
+use super::side_topic::{self, FollowedSides};
 use crate::events::route::{self, RoutedEvent};
 use crate::job::delivered::{Delivered, NotAJob, Receipt};
 use crate::job::outcome::{self, Ended, Outcome};
-use crate::job::run::{self, RunContext};
+use crate::job::run::{self, Finish, RunContext};
 use crate::job::{duplicate, misplaced};
 
+mod aside;
 mod delete;
 mod handlers;
 mod settle;
@@ -69,6 +71,7 @@ pub struct LaneSettings {
 pub struct Payload {
     records: Vec<NewRecord>,
     ended: Option<(Scope, EndedJob)>,
+    is_set_aside: bool,
     audit: Option<AuditEntry>,
     /// The terminal event, and whose it is, for this node's own watchers once it is committed.
     tell_here: Option<(String, RoutedEvent)>,
@@ -77,6 +80,10 @@ pub struct Payload {
 impl Ends for Payload {
     fn ended(&self) -> Option<(Scope, EndedJob)> {
         self.ended
+    }
+
+    fn is_set_aside(&self) -> bool {
+        self.is_set_aside
     }
 }
 
@@ -206,6 +213,7 @@ impl Actor for Lane {
         ctx.run_interval(TICK, |lane, ctx| {
             let effects = lane.core.tick(lane.now_ms());
             lane.carry_out(effects, ctx);
+            lane.call_back(ctx);
             lane.show();
         });
         ctx.run_interval(self.settings.delete_interval, Self::delete_done);
@@ -232,7 +240,7 @@ struct OfKey {
 #[rtype(result = "()")]
 struct JobEnded {
     job: Box<Delivered>,
-    ended: Ended,
+    finish: Finish,
 }
 
 #[derive(Message)]
@@ -296,6 +304,10 @@ impl Lane {
                     let error = run::expired(&job);
                     self.end_waiting(&job, Outcome::Expired(error), ctx);
                 }
+                Effect::SetAside(job, side, due_ms) => self.set_aside(&job, side, due_ms, ctx),
+                Effect::Fetch(partition, epoch, wanted) => self.fetch(partition, epoch, wanted, ctx),
+                Effect::Return(job, at) => self.go_back(&job, at, ctx),
+                Effect::EndAside(job, at, cancelled) => self.end_aside(&job, at, cancelled, ctx),
                 Effect::Cancel(key) => {
                     if let Some(running) = self.runs.get(&key) {
                         running.cancel.cancel();
@@ -331,8 +343,8 @@ impl Lane {
         let cancel = CancellationToken::new();
         let (context, token, addr) = (self.context.clone(), cancel.clone(), ctx.address());
         let task = actix::spawn(async move {
-            let ended = run::run(&context, &job, &token).await;
-            tell(&addr, JobEnded { job, ended }).await;
+            let finish = run::run(&context, &job, &token).await;
+            tell(&addr, JobEnded { job, finish }).await;
         });
         self.runs.insert(key, RunningJob { epoch, cancel, task });
     }
@@ -354,6 +366,13 @@ impl Lane {
     fn end(&mut self, job: &Delivered, ended: &Ended, ctx: &mut Context<Self>) {
         let key = (job.at.partition, job.place.offset);
         self.runs.remove(&key);
+        let payload = self.payload(job, ended);
+        let effects = self.core.finished(key, job.epoch, payload, self.now_ms());
+        self.carry_out(effects, ctx);
+    }
+
+    /// What is committed with the end of a job.
+    fn payload(&self, job: &Delivered, ended: &Ended) -> Payload {
         let outcome = ended.outcome.kind().name();
         metrics::counter!("relay_jobs_ended_total", "task" => job.job.task.name(), "outcome" => outcome).increment(1);
         let waited_ms = ended.at_ms.saturating_sub(job.place.accepted_at);
@@ -368,9 +387,7 @@ impl Lane {
         let terminal = records.first().filter(|_| ended.told_here).and_then(route::routed_new);
         let tell_here = terminal.map(|event| (job.job.tenant.clone(), event));
         let audit = Some(self.context.audit.outcome(job, ended));
-        let payload = Payload { records, ended: dedup::read(&entry), audit, tell_here };
-        let effects = self.core.finished(key, job.epoch, payload, self.now_ms());
-        self.carry_out(effects, ctx);
+        Payload { records, ended: dedup::read(&entry), is_set_aside: false, audit, tell_here }
     }
 
     fn delivered(&mut self, record: relay_log::port::LogRecord, epoch: u64, ctx: &mut Context<Self>) {
@@ -379,13 +396,17 @@ impl Lane {
             return;
         }
         let effects = match Delivered::read(&self.settings.lane, record, epoch) {
-            Ok(job) => match misplaced::moved(&job, self.settings.partitions) {
+            Ok(mut job) => match misplaced::moved(&job, self.settings.partitions) {
                 Some(moved) => {
+                    self.keep_input(&job);
                     tracing::debug!(job_id = %job.job_id, at = %job.at, offset = key.1, to = %moved.to, "a job is moved");
                     metrics::counter!("relay_jobs_moved_total", "lane" => self.settings.lane.clone()).increment(1);
                     self.core.finished(key, epoch, Payload { records: vec![moved], ..Payload::default() }, now)
                 }
-                None => self.core.job(job, now),
+                None => {
+                    job.is_stuck = self.context.pool.is_stuck(job.job.task, job.job.model.as_deref());
+                    self.core.job(job, now)
+                }
             },
             Err(refused) => self.refuse(key, epoch, &refused, now),
         };
@@ -443,6 +464,7 @@ impl Lane {
 
     fn assigned(&mut self, assignments: Vec<relay_log::port::Assignment>, ctx: &mut Context<Self>) {
         let (now, mut control, mut ended) = (self.now_ms(), Vec::new(), Vec::new());
+        let mut sides = Vec::new();
         for assignment in assignments {
             let (partition, epoch) = (assignment.at.partition, assignment.epoch);
             if let Some(committed) = &assignment.committed {
@@ -454,6 +476,8 @@ impl Lane {
             if let Some(earlier) = self.controls.insert(partition, stop.clone()) {
                 earlier.cancel();
             }
+            let starts = self.core.side_starts(partition);
+            sides.push(FollowedSides { partition, epoch, starts, stop: stop.clone() });
             let followed =
                 |topic| Followed { at: TopicPartition::new(topic, partition), epoch, since_ms, stop: stop.clone() };
             control.push(followed(topics::control(&self.settings.lane)));
@@ -461,6 +485,8 @@ impl Lane {
         }
         let (log, clock) = (self.context.log.clone(), self.context.clock.clone());
         let reading = Reading { log: log.clone(), clock, entries_max: self.settings.dedup_entries_max };
+        let lane = self.settings.lane.clone();
+        actix::spawn(side_topic::follow(log.clone(), lane, sides, self.said.clone()));
         actix::spawn(control::follow(log, control, self.said.clone()));
         actix::spawn(dedup_topic::read(reading, ended, self.said.clone()));
     }

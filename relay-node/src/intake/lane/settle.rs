@@ -13,9 +13,12 @@ impl Lane {
     pub(super) fn commit(&mut self, mut batch: Batch<Payload>, ctx: &Context<Self>) {
         let (member, log, addr) = (self.member.clone(), self.context.log.clone(), ctx.address());
         let (group, hub) = (self.settings.group.clone(), self.context.hub.clone());
-        let mut records: Vec<NewRecord> =
-            batch.jobs.iter_mut().flat_map(|(_, _, payload)| payload.records.iter().cloned()).collect();
-        let audit: Vec<AuditEntry> = batch.jobs.iter().filter_map(|(_, _, payload)| payload.audit.clone()).collect();
+        let payloads = || {
+            let aside = batch.aside.iter().map(|(_, _, payload)| payload);
+            batch.jobs.iter().map(|(_, _, payload)| payload).chain(aside)
+        };
+        let mut records: Vec<NewRecord> = payloads().flat_map(|payload| payload.records.iter().cloned()).collect();
+        let audit: Vec<AuditEntry> = payloads().filter_map(|payload| payload.audit.clone()).collect();
         if !audit.is_empty() {
             records.push(self.context.audit.record(&audit));
         }
