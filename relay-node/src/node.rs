@@ -340,7 +340,7 @@ async fn serve_lane(
     dead_letter_partitions: u32,
 ) -> anyhow::Result<LaneHandle> {
     let settings = &state.settings;
-    let group = format!("media-relay.{lane}");
+    let group = group_of(lane);
     let partitions = online.lanes.get(lane).copied().unwrap_or_default();
     lost_group::check(&*online.log, &settings.kafka.brokers, &group, lane, partitions).await?;
     let registrar =
@@ -369,9 +369,15 @@ async fn serve_lane(
             read_ahead_records_max: MEMBER_READ_AHEAD,
         })
         .await?;
-    let lane_settings = LaneSettings {
+    let lane_settings = lane_settings(settings, lane, partitions, dead_letter_partitions);
+    Ok(LaneHandle::start(lane_settings, context, member))
+}
+
+/// The bounds of a lane on this node, from its settings.
+fn lane_settings(settings: &Settings, lane: &str, partitions: u32, dead_letter_partitions: u32) -> LaneSettings {
+    LaneSettings {
         lane: lane.to_owned(),
-        group,
+        group: group_of(lane),
         limits: LaneLimits {
             running_max: settings.lanes.running_max,
             waiting_max: settings.lanes.waiting_max,
@@ -390,8 +396,12 @@ async fn serve_lane(
         partitions,
         dedup_window: settings.dedup.window(),
         dedup_entries_max: settings.dedup.entries_max,
-    };
-    Ok(LaneHandle::start(lane_settings, context, member))
+    }
+}
+
+/// The consumer group of a lane.
+fn group_of(lane: &str) -> String {
+    format!("media-relay.{lane}")
 }
 
 /// How many partitions a topic has.

@@ -15,12 +15,10 @@ use relay_protocol::{ErrorCode, Event, JobError, JobId, topics};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::control::{self, Followed, Said};
+use super::control::Said;
 use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{self, Body, EndedJob, Scope};
-use super::dedup_topic::{self, Reading};
 use super::retention::Retention;
-use super::side_topic::{self, FollowedSides};
 use crate::events::route::{self, RoutedEvent};
 use crate::job::delivered::{Delivered, NotAJob, Receipt};
 use crate::job::outcome::{self, Ended, Outcome};
@@ -28,6 +26,7 @@ use crate::job::run::{self, Finish, RunContext};
 use crate::job::{duplicate, misplaced};
 
 mod aside;
+mod assign;
 mod delete;
 mod handlers;
 mod settle;
@@ -449,46 +448,6 @@ impl Lane {
         let dead_letter_partitions = self.settings.dead_letter_partitions;
         let records = outcome::not_a_job(refused, &self.context.events, dead_letter_partitions, now);
         self.core.finished(key, epoch, Payload { records, ..Payload::default() }, now)
-    }
-
-    fn release(&mut self, partition: u32) {
-        self.retention.released(partition);
-        if let Some(stop) = self.controls.remove(&partition) {
-            stop.cancel();
-        }
-        for (partitions, _) in &mut self.releases {
-            partitions.retain(|waiting| *waiting != partition);
-        }
-        self.releases.retain(|(partitions, _)| !partitions.is_empty());
-    }
-
-    fn assigned(&mut self, assignments: Vec<relay_log::port::Assignment>, ctx: &mut Context<Self>) {
-        let (now, mut control, mut ended) = (self.now_ms(), Vec::new(), Vec::new());
-        let mut sides = Vec::new();
-        for assignment in assignments {
-            let (partition, epoch) = (assignment.at.partition, assignment.epoch);
-            if let Some(committed) = &assignment.committed {
-                self.retention.committed(partition, committed.next);
-            }
-            let (since_ms, effects) = self.core.assigned(assignment, now);
-            self.carry_out(effects, ctx);
-            let stop = CancellationToken::new();
-            if let Some(earlier) = self.controls.insert(partition, stop.clone()) {
-                earlier.cancel();
-            }
-            let starts = self.core.side_starts(partition);
-            sides.push(FollowedSides { partition, epoch, starts, stop: stop.clone() });
-            let followed =
-                |topic| Followed { at: TopicPartition::new(topic, partition), epoch, since_ms, stop: stop.clone() };
-            control.push(followed(topics::control(&self.settings.lane)));
-            ended.push(followed(topics::dedup(&self.settings.lane)));
-        }
-        let (log, clock) = (self.context.log.clone(), self.context.clock.clone());
-        let reading = Reading { log: log.clone(), clock, entries_max: self.settings.dedup_entries_max };
-        let lane = self.settings.lane.clone();
-        actix::spawn(side_topic::follow(log.clone(), lane, sides, self.said.clone()));
-        actix::spawn(control::follow(log, control, self.said.clone()));
-        actix::spawn(dedup_topic::read(reading, ended, self.said.clone()));
     }
 }
 

@@ -1,0 +1,53 @@
+//! Partitions that come to this node, and go.
+
+use actix::Context;
+use relay_log::port::{Assignment, TopicPartition};
+use relay_protocol::topics;
+use tokio_util::sync::CancellationToken;
+
+use super::Lane;
+use crate::intake::control::{self, Followed};
+use crate::intake::dedup_topic::{self, Reading};
+use crate::intake::side_topic::{self, FollowedSides};
+
+impl Lane {
+    pub(super) fn assigned(&mut self, assignments: Vec<Assignment>, ctx: &mut Context<Self>) {
+        let (now, mut control, mut ended) = (self.now_ms(), Vec::new(), Vec::new());
+        let mut sides = Vec::new();
+        for assignment in assignments {
+            let (partition, epoch) = (assignment.at.partition, assignment.epoch);
+            if let Some(committed) = &assignment.committed {
+                self.retention.committed(partition, committed.next);
+            }
+            let (since_ms, effects) = self.core.assigned(assignment, now);
+            self.carry_out(effects, ctx);
+            let stop = CancellationToken::new();
+            if let Some(earlier) = self.controls.insert(partition, stop.clone()) {
+                earlier.cancel();
+            }
+            let starts = self.core.side_starts(partition);
+            sides.push(FollowedSides { partition, epoch, starts, stop: stop.clone() });
+            let followed =
+                |topic| Followed { at: TopicPartition::new(topic, partition), epoch, since_ms, stop: stop.clone() };
+            control.push(followed(topics::control(&self.settings.lane)));
+            ended.push(followed(topics::dedup(&self.settings.lane)));
+        }
+        let (log, clock) = (self.context.log.clone(), self.context.clock.clone());
+        let reading = Reading { log: log.clone(), clock, entries_max: self.settings.dedup_entries_max };
+        let lane = self.settings.lane.clone();
+        actix::spawn(side_topic::follow(log.clone(), lane, sides, self.said.clone()));
+        actix::spawn(control::follow(log, control, self.said.clone()));
+        actix::spawn(dedup_topic::read(reading, ended, self.said.clone()));
+    }
+
+    pub(super) fn release(&mut self, partition: u32) {
+        self.retention.released(partition);
+        if let Some(stop) = self.controls.remove(&partition) {
+            stop.cancel();
+        }
+        for (partitions, _) in &mut self.releases {
+            partitions.retain(|waiting| *waiting != partition);
+        }
+        self.releases.retain(|(partitions, _)| !partitions.is_empty());
+    }
+}
