@@ -36,7 +36,9 @@ fn refused(mut command: Command) -> anyhow::Result<String> {
             None => {
                 child.kill()?;
                 child.wait()?;
-                anyhow::bail!("it goes on instead of ending with an error");
+                let mut words = String::new();
+                child.stderr.take().context("no stderr")?.read_to_string(&mut words)?;
+                anyhow::bail!("it goes on instead of ending with an error: {words}");
             }
         }
     };

@@ -22,6 +22,9 @@ const RETRY: Duration = Duration::from_millis(50);
 /// A topic to ask for; it need not exist.
 const TOPIC: &str = "relay-login";
 
+/// OpenSSL's words for a certificate that is not trusted. On a slow machine librdkafka passes them on as a transport failure.
+const UNTRUSTED: &str = "certificate verify failed";
+
 /// Waits until some broker has answered a question.
 ///
 /// # Errors
@@ -74,7 +77,8 @@ impl ClientContext for Login {
         use RDKafkaErrorCode as Code;
         context::log_client_error(&error, reason);
         let advice = match error.rdkafka_error_code() {
-            Some(Code::SSL) => "correct ssl.ca.location, or the broker's certificate",
+            Some(Code::BrokerTransportFailure) if !reason.contains(UNTRUSTED) => return,
+            Some(Code::SSL | Code::BrokerTransportFailure) => "correct ssl.ca.location, or the broker's certificate",
             Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism) => {
                 "correct sasl.mechanism, sasl.username and sasl.password"
             }
