@@ -74,7 +74,9 @@ pub fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// Whether `lane` can be part of a topic's name: ASCII letters, digits, `-` and `_`, at most 64 bytes.
+/// Whether `lane` can be part of a topic's name: ASCII letters, digits, `-` and `_`, at most 64 bytes; then `.interactive`
+/// or `.batch` if it is read beside another lane ([`crate::topics::priority_lane`]).
 pub fn is_lane(lane: &str) -> bool {
+    let (lane, _) = crate::topics::base_lane(lane);
     !lane.is_empty() && lane.len() <= 64 && lane.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }

@@ -1,5 +1,7 @@
 //! Names of the topics.
 
+use crate::job::Priority;
+
 /// Prefix of a lane's job topic.
 const JOBS: &str = "media.jobs.";
 
@@ -42,6 +44,26 @@ pub fn parked(lane: &str) -> String {
 /// Jobs of a lane that wait for their time, in the `tier`-th of [`RETRY_TIERS`] tiers, from 1; as many partitions as [`jobs`].
 pub fn retry(lane: &str, tier: u32) -> String {
     format!("media.retry.{lane}.{tier}")
+}
+
+/// What a lane's name ends in if it is read beside another one, for that one's jobs of this priority.
+const PRIORITY_LANES: [(&str, Priority); 2] = [(".interactive", Priority::Interactive), (".batch", Priority::Batch)];
+
+/// The lane in which jobs of `priority` have a topic of their own beside `lane`'s; `lane` itself for those that are normal.
+///
+/// ```
+/// # use relay_protocol::{Priority, topics};
+/// assert_eq!(topics::priority_lane("default", Priority::Batch), "default.batch");
+/// ```
+pub fn priority_lane(lane: &str, priority: Priority) -> String {
+    let suffix = PRIORITY_LANES.iter().find(|(_, of)| *of == priority).map_or("", |(suffix, _)| suffix);
+    format!("{lane}{suffix}")
+}
+
+/// The lane beside which `lane` is read, and the priority of all its jobs; a lane that stands alone leaves that to them.
+pub fn base_lane(lane: &str) -> (&str, Option<Priority>) {
+    let beside = |(suffix, priority): &(&str, Priority)| Some((lane.strip_suffix(suffix)?, Some(*priority)));
+    PRIORITY_LANES.iter().find_map(beside).unwrap_or((lane, None))
 }
 
 /// The lane of a job topic.

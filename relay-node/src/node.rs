@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::web;
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use relay_log::port::{JoinSpec, Log, LogError, Retention, TopicSpec, TopicState};
 use relay_protocol::topics;
 use relay_runtime::auth::{self, Authenticator};
@@ -133,9 +134,7 @@ impl Node {
                 }
             })
             .stage("lanes", grace + Duration::from_secs(5), async {
-                for lane in lanes {
-                    lane.drain(grace).await;
-                }
+                join_all(lanes.iter().map(|lane| lane.drain(grace))).await;
             })
             .stage("server", Duration::from_secs(10), async {
                 self.stop.cancel();

@@ -208,7 +208,10 @@ impl Settings {
             return wrong("retry.tiers_ms", "must be five times above 0, each longer than the one before");
         }
         if let Some(lane) = self.lanes.names.iter().find(|lane| !relay_protocol::limits::is_lane(lane)) {
-            return wrong("lanes.names", &format!("{lane:?} is no name of a lane: letters, digits, - and _ only"));
+            return wrong(
+                "lanes.names",
+                &format!("{lane:?} is no name of a lane: letters, digits, - and _ only, then .interactive or .batch"),
+            );
         }
         if self.dedup.window_h == 0 || self.dedup.entries_max == 0 {
             return wrong("dedup.window_h", "and dedup.entries_max must be at least 1");

@@ -31,6 +31,8 @@ mod events;
 mod exit_codes;
 #[path = "jobs/jwt.rs"]
 mod jwt;
+#[path = "jobs/lanes.rs"]
+mod lanes;
 #[path = "jobs/misplaced.rs"]
 mod misplaced;
 #[path = "jobs/processes.rs"]

@@ -108,7 +108,9 @@ pub fn lanes(settings: &TopicSettings) -> Result<Vec<(String, u32)>, TopicSettin
             Some((name, rest)) => (name.trim(), rest.trim().strip_prefix("partitions=").and_then(|n| n.parse().ok())),
         };
         let Some(partitions) = partitions.filter(|_| is_lane(name)) else {
-            return refuse(format!("{entry:?}: write NAME or NAME;partitions=N, the name of a-z A-Z 0-9 - _"));
+            return refuse(format!(
+                "{entry:?}: write NAME or NAME;partitions=N, the name of a-z A-Z 0-9 - _, then .interactive or .batch"
+            ));
         };
         if !seen.insert(name) {
             return refuse(format!("{name:?} is listed twice"));

@@ -22,23 +22,28 @@ fn days(days: u64) -> Retention {
 
 #[test]
 fn the_defaults_are_these() {
-    let wanted = [
-        spec("media.jobs.default", 8, Retention::Forever),
-        spec("media.control.default", 8, days(7)),
-        spec("media.dedup.default", 8, days(2)),
-        spec("media.parked.default", 8, Retention::Forever),
-        spec("media.retry.default.1", 8, Retention::Forever),
-        spec("media.retry.default.2", 8, Retention::Forever),
-        spec("media.retry.default.3", 8, Retention::Forever),
-        spec("media.retry.default.4", 8, Retention::Forever),
-        spec("media.retry.default.5", 8, Retention::Forever),
+    let of_lane = |lane: &str| {
+        [
+            spec(&format!("media.jobs.{lane}"), 8, Retention::Forever),
+            spec(&format!("media.control.{lane}"), 8, days(7)),
+            spec(&format!("media.dedup.{lane}"), 8, days(2)),
+            spec(&format!("media.parked.{lane}"), 8, Retention::Forever),
+            spec(&format!("media.retry.{lane}.1"), 8, Retention::Forever),
+            spec(&format!("media.retry.{lane}.2"), 8, Retention::Forever),
+            spec(&format!("media.retry.{lane}.3"), 8, Retention::Forever),
+            spec(&format!("media.retry.{lane}.4"), 8, Retention::Forever),
+            spec(&format!("media.retry.{lane}.5"), 8, Retention::Forever),
+        ]
+    };
+    let shared = [
         spec("media.events", 8, days(7)),
         spec("media.partials", 8, days(1)),
         spec("media.dlq", 8, days(30)),
         spec("media.audit", 4, days(30)),
         spec("media.cluster", 1, Retention::Compact),
     ];
-    assert_eq!(specs(&settings()).unwrap(), wanted);
+    let lanes = ["default", "default.interactive", "default.batch"].map(of_lane);
+    assert_eq!(specs(&settings()).unwrap(), [lanes.concat(), shared.to_vec()].concat());
 }
 
 #[test]

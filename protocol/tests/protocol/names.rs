@@ -76,15 +76,27 @@ fn events_take_fields_of_later_versions() {
 
 #[test]
 fn lanes_and_topics() {
-    for lane in ["default", "default-interactive", "A_1", &"l".repeat(64)] {
+    for lane in ["default", "default-interactive", "default.interactive", "A_1.batch", "A_1", &"l".repeat(64)] {
         assert!(is_lane(lane), "{lane}");
         assert_eq!(topics::lane_of(&topics::jobs(lane)), Some(lane));
     }
-    for lane in ["", "a.b", "a b", "ä", "a/b", &"l".repeat(65)] {
+    for lane in ["", ".batch", "a.b", "a.normal", "a.batch.batch", "a b", "ä", "a/b", &"l".repeat(65)] {
         assert!(!is_lane(lane), "{lane}");
     }
     assert_eq!(topics::lane_of(&topics::control("default")), None);
     assert_eq!(topics::lane_of(&topics::dedup("default")), None);
+}
+
+#[test]
+fn priorities_have_lanes_of_their_own() {
+    for (priority, lane) in
+        [(Priority::Interactive, "a.interactive"), (Priority::Normal, "a"), (Priority::Batch, "a.batch")]
+    {
+        assert_eq!(topics::priority_lane("a", priority), lane);
+        let named = Some(priority).filter(|priority| *priority != Priority::Normal);
+        assert_eq!(topics::base_lane(lane), ("a", named));
+    }
+    assert_eq!(topics::base_lane("batch"), ("batch", None));
 }
 
 #[test]

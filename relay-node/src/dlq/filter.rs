@@ -2,7 +2,7 @@
 
 use relay_log::port::LogRecord;
 use relay_protocol::dead_letter::LetterFilter;
-use relay_protocol::{ErrorCode, JobError};
+use relay_protocol::{ErrorCode, JobError, topics};
 use relay_runtime::auth::{Identity, Scope};
 
 use super::dead::{self, Dead};
@@ -49,7 +49,9 @@ pub fn lets_through(filter: &LetterFilter, dead: &Dead) -> bool {
         let mut errors = dead.error.iter().chain(dead.attempts.iter().map(|attempt| &attempt.error));
         errors.any(|error| error.code == *code)
     };
-    filter.lane.as_deref().is_none_or(|lane| dead.lane() == Some(lane))
+    // A lane's name stands for those of its priorities too.
+    let is_of = |lane: &str| dead.lane().is_some_and(|of| of == lane || topics::base_lane(of).0 == lane);
+    filter.lane.as_deref().is_none_or(is_of)
         && filter.task.is_none_or(|task| dead.job.as_ref().is_ok_and(|job| job.task == task))
         && filter.code.as_ref().is_none_or(is_code)
         && filter.since.is_none_or(|since| dead.at_ms >= since)

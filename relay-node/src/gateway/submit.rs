@@ -8,7 +8,7 @@ use relay_log::port::{LogError, NewRecord, TopicPartition};
 use relay_protocol::event::{JobCard, Place};
 use relay_protocol::job::Hop;
 use relay_protocol::record::{CancelRequest, ControlRecord, HEADER_GATEWAY, HEADER_TRACEPARENT, encode_job};
-use relay_protocol::{ErrorCode, Event, Input, Job, JobError, JobId, partition, topics};
+use relay_protocol::{ErrorCode, Event, Input, Job, JobError, JobId, Priority, partition, topics};
 use relay_runtime::auth::Identity;
 use relay_runtime::telemetry::current_traceparent;
 
@@ -61,6 +61,7 @@ pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static
     job.traceparent.get_or_insert_with(|| current_traceparent().to_string());
     job.hops.push(Hop { hop: "gateway".to_owned(), at_us: now_ms * 1_000 });
     check(node, online, &job, job_id, now_ms)?;
+    let lane = &*lane_for(online, lane, &mut job.priority)?;
     let partitions = partitions_of(online, lane)?;
     let key = partition::job_key(&job.tenant, job.idempotency_key.as_deref(), job_id);
     let at = TopicPartition::new(topics::jobs(lane), partition::of_key(key.as_bytes(), partitions));
@@ -71,6 +72,21 @@ pub async fn accept(node: &NodeState, lane: &str, mut job: Job, way_in: &'static
     let offset = offsets.first().copied().unwrap_or_default();
     let place = Place { lane: lane.to_owned(), partition: at.partition, offset, accepted_at: now_ms };
     Ok(receipt(online, &job, job_id, place, way_in))
+}
+
+/// The lane in which a job submitted to `lane` is written: its priority's, if the cluster has one, so that it does not wait
+/// behind what was submitted before. A lane that has one priority gives it to the job.
+///
+/// # Errors
+/// [`ErrorCode::UnknownLane`].
+pub fn lane_for(online: &Online, lane: &str, priority: &mut Priority) -> Result<String, JobError> {
+    partitions_of(online, lane)?;
+    if let (_, Some(only)) = topics::base_lane(lane) {
+        *priority = only;
+        return Ok(lane.to_owned());
+    }
+    let of_priority = topics::priority_lane(lane, *priority);
+    Ok(if online.lanes.contains_key(&of_priority) { of_priority } else { lane.to_owned() })
 }
 
 /// How many partitions a lane has.

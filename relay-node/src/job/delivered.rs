@@ -102,6 +102,8 @@ impl Delivered {
         };
         match decoded {
             Ok(mut job) => {
+                // Whatever the record says: a job beside the lane of its priority would be first among the wrong ones.
+                job.priority = topics::base_lane(lane).1.unwrap_or(job.priority);
                 job.traceparent = job.traceparent.or_else(|| traceparent_of(&record));
                 let aside = Aside::read(&record.headers).map(Box::new);
                 let (partition, accepted_at) = (at.partition, record.timestamp_ms);

@@ -201,7 +201,7 @@ async fn a_key_with_another_body_is_refused() {
     expect_refusal(api.post(other).await, 409, "idempotency_key_reused");
     // The same in other words is no other body.
     let named = json!({ "inline": { "data": "c291bmQ=", "name": "talk.wav", "media_type": "audio/wav" } });
-    let job = api.submit(json!({ "idempotency_key": "one", "input": named, "priority": "batch" })).await;
+    let job = api.submit(json!({ "idempotency_key": "one", "input": named })).await;
     repeat_of(&api, &job, &first, Completed).await;
     assert!(calls.is_empty().await);
     cluster.stop().await;
