@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::errors::{is_denial, is_unknown_partition, log_error};
 use super::feed::{Feed, partition_id};
+use super::heir::Heir;
 use super::query::{Query, committed_of, open_transaction_max};
 use super::{KafkaSettings, context, lock, millis};
 use crate::port::{Assignment, LogError, MemberEvent, Release, Topic, TopicPartition};
@@ -42,6 +43,8 @@ pub(super) struct Group {
     settings: KafkaSettings,
     topics: Vec<Topic>,
     query: Arc<Query>,
+    /// Ends what dead members have open.
+    heir: Arc<Heir>,
     /// Partitions that may be committed, with the epoch of their assignment. Locked through each transaction.
     pub(super) owned: Mutex<BTreeMap<TopicPartition, u64>>,
     /// Partitions that are delivered.
@@ -72,11 +75,12 @@ pub(super) struct MemberFeed {
 }
 
 impl Group {
-    pub(super) fn new(settings: &KafkaSettings, query: &Arc<Query>, topics: Vec<Topic>) -> Self {
+    pub(super) fn new(settings: &KafkaSettings, query: &Arc<Query>, topics: Vec<Topic>, heir: Arc<Heir>) -> Self {
         Self {
             settings: settings.clone(),
             topics,
             query: Arc::clone(query),
+            heir,
             owned: Mutex::default(),
             feeds: Mutex::default(),
             events: Mutex::default(),
@@ -99,6 +103,7 @@ impl Group {
     /// The member wants to leave; nothing is delivered any more.
     pub(super) fn leave(&self) {
         self.left.store(true, Ordering::Release);
+        self.heir.end();
         self.wake.notify_one();
     }
 
@@ -148,7 +153,10 @@ impl Group {
         if list.count() == 0 {
             return consumer.incremental_assign(list);
         }
-        let Some(found) = self.await_committed(consumer, list) else {
+        self.heir.assigned();
+        let found = self.await_committed(consumer, list);
+        self.heir.answered();
+        let Some(found) = found else {
             // Lost while asking: assigned without being delivered, until the revocation comes that is on its way.
             let mut nowhere = list.clone();
             nowhere.set_all_offsets(Offset::End)?;

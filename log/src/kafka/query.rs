@@ -199,6 +199,17 @@ impl Query {
         Ok(committed_of(element.offset(), element.metadata()))
     }
 
+    /// Client ids of the members that `group` has now.
+    ///
+    /// librdkafka asks every broker that it knows and takes no answer but all: for a while after a broker died this fails.
+    pub(super) fn members(&self, group: &str, timeout: Duration) -> Result<Vec<String>, LogError> {
+        drain(&self.uncommitted);
+        let answer = self.uncommitted.client().fetch_group_list(Some(group), timeout);
+        let list = answer.map_err(|error| log_error("members of the group", &error))?;
+        let found = list.groups().iter().filter(|found| found.name() == group);
+        Ok(found.flat_map(|found| found.members()).map(|member| member.client_id().to_owned()).collect())
+    }
+
     fn group(&self, group: &str) -> Result<Arc<BaseConsumer<Plain>>, LogError> {
         let mut groups = lock(&self.groups);
         if let Some(client) = groups.get(group) {
