@@ -20,7 +20,7 @@ use super::feed::{Feed, partition_id};
 use super::heir::Heir;
 use super::query::{Query, committed_of, open_transaction_max};
 use super::{KafkaSettings, context, lock, millis};
-use crate::port::{Assignment, LogError, MemberEvent, Release, Topic, TopicPartition};
+use crate::port::{Assignment, JoinSpec, LogError, MemberEvent, Release, Topic, TopicPartition};
 
 /// Longest blocking poll: how soon the thread notices that the member left.
 const POLL: Duration = Duration::from_millis(100);
@@ -35,6 +35,9 @@ const OVERDUE_REPEAT: Duration = Duration::from_secs(10);
 /// How often a held revocation looks whether the partitions are lost anyway.
 const RELEASE_LOOK: Duration = Duration::from_millis(50);
 
+/// Pause between two looks whether a static member has left.
+const LEAVE_LOOK: Duration = Duration::from_millis(20);
+
 /// Errors that are kept for the caller at most; a member that nobody asks must not gather them for ever.
 const ERRORS_MAX: usize = 16;
 
@@ -42,6 +45,8 @@ const ERRORS_MAX: usize = 16;
 pub(super) struct Group {
     settings: KafkaSettings,
     topics: Vec<Topic>,
+    name: String,
+    client_id: String,
     query: Arc<Query>,
     /// Ends what dead members have open.
     heir: Arc<Heir>,
@@ -52,6 +57,8 @@ pub(super) struct Group {
     events: Mutex<VecDeque<Result<MemberEvent, LogError>>>,
     pub(super) wake: Arc<Notify>,
     left: AtomicBool,
+    /// Another process has our place.
+    displaced: AtomicBool,
     consumer: OnceLock<Weak<BaseConsumer<Membership>>>,
 }
 
@@ -75,10 +82,12 @@ pub(super) struct MemberFeed {
 }
 
 impl Group {
-    pub(super) fn new(settings: &KafkaSettings, query: &Arc<Query>, topics: Vec<Topic>, heir: Arc<Heir>) -> Self {
+    pub(super) fn new(settings: &KafkaSettings, query: &Arc<Query>, spec: &JoinSpec, heir: Arc<Heir>) -> Self {
         Self {
             settings: settings.clone(),
-            topics,
+            topics: spec.topics.clone(),
+            name: spec.group.clone(),
+            client_id: spec.client_id.clone(),
             query: Arc::clone(query),
             heir,
             owned: Mutex::default(),
@@ -86,6 +95,7 @@ impl Group {
             events: Mutex::default(),
             wake: Arc::default(),
             left: AtomicBool::new(false),
+            displaced: AtomicBool::new(false),
             consumer: OnceLock::new(),
         }
     }
@@ -138,8 +148,34 @@ impl Group {
         lock(&self.feeds).list.clear();
     }
 
+    /// Makes a static member leave at once: closing its consumer keeps its place until its session ends.
+    pub(super) fn give_up_place(&self, consumer: &BaseConsumer<Membership>) {
+        if !self.settings.static_membership || self.displaced.load(Ordering::Acquire) {
+            return;
+        }
+        consumer.unsubscribe();
+        let until = Instant::now() + millis(self.settings.leave_timeout_ms) * 4 / 5;
+        // The partitions are given back in the rebalance callback, which a poll calls; then librdkafka sends the leave. A close
+        // that comes before that drops it.
+        while Instant::now() < until {
+            drop(consumer.poll(LEAVE_LOOK));
+            let is_member = |names: Vec<String>| names.contains(&self.client_id);
+            if self.query.members(&self.name, COMMITTED_TIMEOUT).is_ok_and(|names| !is_member(names)) {
+                return;
+            }
+        }
+        tracing::warn!(group = self.name, "the member's place is kept until its session ends");
+    }
+
     fn report(&self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::FencedInstanceId) {
+            let reason = format!("another process took this member's place in {}: are two called the same?", self.name);
+            tracing::error!(reason, "the member is out of its group for good");
+            self.displaced.store(true, Ordering::Release);
+            self.query.displace(&reason);
+            return self.tell(Err(LogError::Denied(reason)));
+        }
         if code == Some(RDKafkaErrorCode::AllBrokersDown) || code.is_some_and(is_denial) {
             self.tell(Err(log_error("group", error)));
         } else if code.is_some_and(is_unknown_partition) {

@@ -62,10 +62,11 @@ impl KafkaMember {
         let heir = Arc::new(Heir::new(&settings, &query, &registry, &spec));
         let mut registered = Registered::new(registry, &spec);
         registered.renew()?;
-        let group = Arc::new(Group::new(&settings, &query, spec.topics.clone(), heir));
+        let group = Arc::new(Group::new(&settings, &query, &spec, heir));
         let role = Role::Member {
             group: &spec.group,
             client_id: &spec.client_id,
+            instance_id: &spec.transactional_id,
             read_ahead_records_max: spec.read_ahead_records_max,
         };
         let consumer: BaseConsumer<Membership> =
@@ -176,6 +177,7 @@ fn start_threads(
     polling
         .spawn(move || {
             group.poll_until_left(&consumer);
+            group.give_up_place(&consumer);
             // A commit that is being carried out needs the membership.
             let registered = committing.join();
             drop(consumer);

@@ -2,7 +2,7 @@
 //! threads that may.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -32,6 +32,7 @@ pub(super) struct Query {
     groups: Mutex<HashMap<String, Arc<BaseConsumer<Plain>>>>,
     /// Partitions of the topics seen so far. A topic never loses partitions; one that gains some is asked for again.
     partitions: RwLock<HashMap<Topic, u32>>,
+    displaced: OnceLock<String>,
 }
 
 impl Query {
@@ -43,6 +44,7 @@ impl Query {
             uncommitted: client(Isolation::Uncommitted)?,
             groups: Mutex::default(),
             partitions: RwLock::default(),
+            displaced: OnceLock::new(),
         })
     }
 
@@ -225,8 +227,17 @@ impl Query {
         Ok(client)
     }
 
+    /// A member of this process lost its place to another process; only a restart can mend it.
+    pub(super) fn displace(&self, reason: &str) {
+        // The first reason stays.
+        drop(self.displaced.set(reason.to_owned()));
+    }
+
     /// Asks a broker for some topic that we use, within about a second.
     pub(super) fn health(&self) -> Result<(), LogError> {
+        if let Some(reason) = self.displaced.get() {
+            return Err(LogError::Denied(reason.clone()));
+        }
         let topic = {
             let known = self.partitions.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             known.keys().min().cloned().unwrap_or_else(|| Topic::from("relay-health"))

@@ -24,7 +24,7 @@ use super::group::{Group, Membership};
 use super::properties::{Role, properties};
 use super::query::Query;
 use super::registry::Registered;
-use super::{KafkaSettings, context, lock, millis, record};
+use super::{KafkaSettings, close_on_own_thread, context, lock, millis, record};
 use crate::port::{Commit, CommitError, CommitOffset, LogError, METADATA_BYTES_MAX, NewRecord};
 
 /// Pause between two looks whether the records have arrived; `flush` inside librdkafka would look every 100 ms.
@@ -60,7 +60,8 @@ pub(super) fn take_over(settings: &KafkaSettings, id: &str, client_id: &str) -> 
 
 /// Fences the holder of `id`.
 pub(super) fn fence(settings: &KafkaSettings, id: &str) -> Result<(), LogError> {
-    take_over(settings, id, &settings.client_id).map(drop)
+    // Whatever a returning holder does must not meet this one.
+    take_over(settings, id, &settings.client_id).map(close_on_own_thread)
 }
 
 /// What the thread needs.
