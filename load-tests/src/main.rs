@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use load_tests::bench::jobs::{self, JobsArguments};
 use load_tests::bench::path::{self, PathArguments};
 use load_tests::bench::start::{self, StartArguments};
+use load_tests::bench::take_over::{self, TakeOverArguments};
 use load_tests::chaos::{self, ChaosArguments};
 use load_tests::conformance::{self, ConformanceArguments};
 
@@ -32,6 +33,8 @@ enum Bench {
     Jobs(JobsArguments),
     /// Start to ready, and memory without work.
     Start(StartArguments),
+    /// Nodes killed in the middle of load: the time to the next attempt of the jobs that they were running.
+    Takeover(TakeOverArguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Arguments::Bench(Bench::Path(arguments)) => runtime()?.block_on(path::run(arguments)),
         Arguments::Bench(Bench::Jobs(arguments)) => runtime()?.block_on(jobs::run(arguments)),
         Arguments::Bench(Bench::Start(arguments)) => start::run(&arguments),
+        Arguments::Bench(Bench::Takeover(arguments)) => runtime()?.block_on(take_over::run(arguments)),
         Arguments::Chaos(arguments) => runtime()?.block_on(chaos::run(arguments)),
         Arguments::Conformance(arguments) => runtime()?.block_on(conformance::run(arguments)),
     }

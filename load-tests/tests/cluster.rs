@@ -17,6 +17,8 @@ mod retention;
 mod secure;
 #[path = "cluster/slow_backend.rs"]
 mod slow_backend;
+#[path = "cluster/take_over.rs"]
+mod take_over;
 
 use std::process::Command;
 

@@ -19,6 +19,7 @@ use relay_log::port::{
     Assignment, Commit, CommitOffset, JoinSpec, Log, LogReader, LogRecord, Member, MemberEvent, NewRecord, ReadEvent,
     Retention, Start, Topic, TopicPartition, TopicSpec,
 };
+use relay_protocol::topics::CLUSTER;
 use tokio::sync::mpsc;
 
 const VALUE_BYTES: usize = 512;
@@ -216,7 +217,9 @@ async fn topic(log: &KafkaLog, name: &str) -> anyhow::Result<Topic> {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
     let name = Topic::from(format!("latency-{name}-{nanos}"));
     let spec = TopicSpec { name: Arc::clone(&name), partitions: PARTITIONS, retention: Retention::Forever };
-    log.create_topics(&[spec]).await?;
+    // Members register there.
+    let cluster = TopicSpec { name: CLUSTER.into(), partitions: 1, retention: Retention::Compact };
+    log.create_topics(&[spec, cluster]).await?;
     Ok(name)
 }
 

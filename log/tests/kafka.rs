@@ -6,6 +6,10 @@ mod commits;
 mod ends;
 #[path = "kafka/outages.rs"]
 mod outages;
+#[path = "kafka/rebalances.rs"]
+mod rebalances;
+#[path = "kafka/static_members.rs"]
+mod static_members;
 #[path = "kafka/support.rs"]
 mod support;
 #[path = "kafka/zombies.rs"]

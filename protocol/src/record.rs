@@ -252,6 +252,36 @@ pub struct DedupEntry {
     pub expires_at: u64,
 }
 
+/// A record of the cluster topic: a member of a group that commits under a transactional id. The record's key is
+/// [`MemberRegistration::key`]; a tombstone under it says that this life of the member has nothing open any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemberRegistration {
+    /// The group.
+    pub group: String,
+    /// Name of the member in its group: that of its node.
+    pub client_id: String,
+    /// Whoever makes a producer of this id ends what the member has open.
+    pub transactional_id: String,
+    /// Its life, in milliseconds since the Unix epoch, or more if two would be the same. Of several with one transactional
+    /// id, the one that lies last in the topic holds it.
+    pub incarnation: u64,
+}
+
+impl MemberRegistration {
+    /// Key of its record.
+    pub fn key(&self) -> String {
+        format!("{MEMBER_KEY}{}/{}", self.transactional_id, self.incarnation)
+    }
+
+    /// True for the keys of such records: the topic holds others too.
+    pub fn is_key(key: &[u8]) -> bool {
+        key.starts_with(MEMBER_KEY.as_bytes())
+    }
+}
+
+/// How the keys of members begin in the cluster topic.
+const MEMBER_KEY: &str = "member/";
+
 /// Header of a dead letter: why, as [`JobError`] in JSON. The record's value and key are the original's, and so are the
 /// headers that do not begin with [`HEADER_OURS`]. A record of the topic with [`crate::dead_letter::HEADER_MARK`] is no
 /// letter.

@@ -15,7 +15,8 @@ pub const PARTIALS: &str = "media.partials";
 pub const DEAD_LETTERS: &str = "media.dlq";
 /// The audit trail.
 pub const AUDIT: &str = "media.audit";
-/// Facts about the cluster, compacted by key: the object store's identity, registrations of nodes.
+/// Facts about the cluster, compacted by key, in one partition: the object store's identity, registrations of the members
+/// that commit ([`crate::record::MemberRegistration`]).
 pub const CLUSTER: &str = "media.cluster";
 
 /// Jobs of a lane.

@@ -12,6 +12,7 @@ pub mod fair;
 #[cfg(test)]
 mod fair_test;
 pub mod gateway;
+pub mod hidden;
 pub mod intake;
 pub mod job;
 pub mod node;

@@ -33,6 +33,7 @@ use crate::events::write::EventRecords;
 use crate::gateway::handshakes::Handshakes;
 use crate::gateway::server;
 use crate::gateway::sessions::Sessions;
+use crate::hidden;
 use crate::intake::core::LaneLimits;
 use crate::intake::lane::{LaneHandle, LaneSettings};
 use crate::intake::lost_group::{self, LaneError};
@@ -293,6 +294,7 @@ async fn connect(
     let handles = served.values().cloned().collect();
     drop(online.served.set(served));
     sweep(state, &online, stop);
+    tokio::spawn(hidden::keep_shown(online.clone(), stop.clone()));
     Ok((online, handles))
 }
 

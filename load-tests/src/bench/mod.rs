@@ -8,4 +8,5 @@ mod raw;
 mod relay;
 pub mod report;
 pub mod start;
+pub mod take_over;
 mod timing;

@@ -9,7 +9,7 @@ pub mod history;
 mod producers;
 mod report;
 mod signal;
-mod topic;
+pub mod topic;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

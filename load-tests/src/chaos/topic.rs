@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// Kafka that cannot be read in time; a record that is no event.
-pub(super) async fn read_all(bootstrap: &str) -> anyhow::Result<Vec<Event>> {
+pub async fn read_all(bootstrap: &str) -> anyhow::Result<Vec<Event>> {
     let settings = KafkaSettings { brokers: bootstrap.to_owned(), ..KafkaSettings::default() };
     let log = KafkaLog::connect(settings)?;
     let mut open: Vec<_> = (0..PARTITIONS).map(|number| TopicPartition::new(topics::EVENTS, number)).collect();

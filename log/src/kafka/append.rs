@@ -58,6 +58,35 @@ impl Appender {
         outcome
     }
 
+    /// As [`Self::append`], on a thread that may block.
+    pub(super) fn append_blocking(&self, records: &[NewRecord]) -> Result<Vec<u64>, LogError> {
+        let until = Instant::now() + Duration::from_millis(self.settings.delivery_timeout_ms.into());
+        let producer = lock(&self.producer).clone();
+        let (batch, answer) = Batch::new(records.len());
+        for (index, record) in records.iter().enumerate() {
+            let mut ticket = Box::new(Ticket { batch: Arc::clone(&batch), index });
+            let refused = loop {
+                match offer(&producer, record, ticket, until) {
+                    Offer::Taken => break None,
+                    Offer::Full(returned) => ticket = returned,
+                    Offer::Refused(error) => break Some(error),
+                }
+                std::thread::sleep(FULL_BACK_OFF);
+            };
+            if let Some(error) = refused {
+                batch.fail(records.len() - index, error);
+                break;
+            }
+        }
+        // librdkafka answers each record within its delivery time-out.
+        let lost = || LogError::Unavailable("the append was not answered".to_owned());
+        let outcome = answer.blocking_recv().unwrap_or_else(|_| Err(lost()));
+        if outcome.is_err() {
+            self.replace_if_dead(&producer);
+        }
+        outcome
+    }
+
     /// A producer that lost its numbering for good (after a broker lost data) refuses everything: take a new one.
     fn replace_if_dead(&self, producer: &Handle) {
         let Some((code, reason)) = producer.client().fatal_error() else { return };
@@ -82,19 +111,30 @@ fn create(settings: &KafkaSettings) -> Result<Handle, LogError> {
 async fn send(producer: &Handle, record: &NewRecord, ticket: Ticket, until: Instant) -> Result<(), LogError> {
     let mut ticket = Box::new(ticket);
     loop {
-        let error = match producer.send(record::to_kafka(record, ticket)) {
-            Ok(()) => return Ok(()),
-            Err((error, returned)) => {
-                ticket = returned.delivery_opaque;
-                error
-            }
-        };
-        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-        if code != RDKafkaErrorCode::QueueFull || Instant::now() >= until {
-            return Err(delivery_error(code, record));
+        match offer(producer, record, ticket, until) {
+            Offer::Taken => return Ok(()),
+            Offer::Full(returned) => ticket = returned,
+            Offer::Refused(error) => return Err(error),
         }
         tokio::time::sleep(FULL_BACK_OFF).await;
     }
+}
+
+/// What librdkafka made of a record.
+enum Offer {
+    Taken,
+    /// Its queue is full: again after a pause.
+    Full(Box<Ticket>),
+    Refused(LogError),
+}
+
+fn offer(producer: &Handle, record: &NewRecord, ticket: Box<Ticket>, until: Instant) -> Offer {
+    let Err((error, returned)) = producer.send(record::to_kafka(record, ticket)) else { return Offer::Taken };
+    let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+    if code == RDKafkaErrorCode::QueueFull && Instant::now() < until {
+        return Offer::Full(returned.delivery_opaque);
+    }
+    Offer::Refused(delivery_error(code, record))
 }
 
 fn delivery_error(code: RDKafkaErrorCode, record: &NewRecord) -> LogError {

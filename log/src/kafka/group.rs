@@ -17,9 +17,10 @@ use tokio::sync::Notify;
 
 use super::errors::{is_denial, is_unknown_partition, log_error};
 use super::feed::{Feed, partition_id};
+use super::heir::Heir;
 use super::query::{Query, committed_of, open_transaction_max};
 use super::{KafkaSettings, context, lock, millis};
-use crate::port::{Assignment, LogError, MemberEvent, Release, Topic, TopicPartition};
+use crate::port::{Assignment, JoinSpec, LogError, MemberEvent, Release, Topic, TopicPartition};
 
 /// Longest blocking poll: how soon the thread notices that the member left.
 const POLL: Duration = Duration::from_millis(100);
@@ -34,6 +35,9 @@ const OVERDUE_REPEAT: Duration = Duration::from_secs(10);
 /// How often a held revocation looks whether the partitions are lost anyway.
 const RELEASE_LOOK: Duration = Duration::from_millis(50);
 
+/// Pause between two looks whether a static member has left.
+const LEAVE_LOOK: Duration = Duration::from_millis(20);
+
 /// Errors that are kept for the caller at most; a member that nobody asks must not gather them for ever.
 const ERRORS_MAX: usize = 16;
 
@@ -41,7 +45,11 @@ const ERRORS_MAX: usize = 16;
 pub(super) struct Group {
     settings: KafkaSettings,
     topics: Vec<Topic>,
+    name: String,
+    client_id: String,
     query: Arc<Query>,
+    /// Ends what dead members have open.
+    heir: Arc<Heir>,
     /// Partitions that may be committed, with the epoch of their assignment. Locked through each transaction.
     pub(super) owned: Mutex<BTreeMap<TopicPartition, u64>>,
     /// Partitions that are delivered.
@@ -49,6 +57,8 @@ pub(super) struct Group {
     events: Mutex<VecDeque<Result<MemberEvent, LogError>>>,
     pub(super) wake: Arc<Notify>,
     left: AtomicBool,
+    /// Another process has our place.
+    displaced: AtomicBool,
     consumer: OnceLock<Weak<BaseConsumer<Membership>>>,
 }
 
@@ -72,16 +82,20 @@ pub(super) struct MemberFeed {
 }
 
 impl Group {
-    pub(super) fn new(settings: &KafkaSettings, query: &Arc<Query>, topics: Vec<Topic>) -> Self {
+    pub(super) fn new(settings: &KafkaSettings, query: &Arc<Query>, spec: &JoinSpec, heir: Arc<Heir>) -> Self {
         Self {
             settings: settings.clone(),
-            topics,
+            topics: spec.topics.clone(),
+            name: spec.group.clone(),
+            client_id: spec.client_id.clone(),
             query: Arc::clone(query),
+            heir,
             owned: Mutex::default(),
             feeds: Mutex::default(),
             events: Mutex::default(),
             wake: Arc::default(),
             left: AtomicBool::new(false),
+            displaced: AtomicBool::new(false),
             consumer: OnceLock::new(),
         }
     }
@@ -99,6 +113,7 @@ impl Group {
     /// The member wants to leave; nothing is delivered any more.
     pub(super) fn leave(&self) {
         self.left.store(true, Ordering::Release);
+        self.heir.end();
         self.wake.notify_one();
     }
 
@@ -133,8 +148,34 @@ impl Group {
         lock(&self.feeds).list.clear();
     }
 
+    /// Makes a static member leave at once: closing its consumer keeps its place until its session ends.
+    pub(super) fn give_up_place(&self, consumer: &BaseConsumer<Membership>) {
+        if !self.settings.static_membership || self.displaced.load(Ordering::Acquire) {
+            return;
+        }
+        consumer.unsubscribe();
+        let until = Instant::now() + millis(self.settings.leave_timeout_ms) * 4 / 5;
+        // The partitions are given back in the rebalance callback, which a poll calls; then librdkafka sends the leave. A close
+        // that comes before that drops it.
+        while Instant::now() < until {
+            drop(consumer.poll(LEAVE_LOOK));
+            let is_member = |names: Vec<String>| names.contains(&self.client_id);
+            if self.query.members(&self.name, COMMITTED_TIMEOUT).is_ok_and(|names| !is_member(names)) {
+                return;
+            }
+        }
+        tracing::warn!(group = self.name, "the member's place is kept until its session ends");
+    }
+
     fn report(&self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::FencedInstanceId) {
+            let reason = format!("another process took this member's place in {}: are two called the same?", self.name);
+            tracing::error!(reason, "the member is out of its group for good");
+            self.displaced.store(true, Ordering::Release);
+            self.query.displace(&reason);
+            return self.tell(Err(LogError::Denied(reason)));
+        }
         if code == Some(RDKafkaErrorCode::AllBrokersDown) || code.is_some_and(is_denial) {
             self.tell(Err(log_error("group", error)));
         } else if code.is_some_and(is_unknown_partition) {
@@ -148,7 +189,10 @@ impl Group {
         if list.count() == 0 {
             return consumer.incremental_assign(list);
         }
-        let Some(found) = self.await_committed(consumer, list) else {
+        self.heir.assigned();
+        let found = self.await_committed(consumer, list);
+        self.heir.answered();
+        let Some(found) = found else {
             // Lost while asking: assigned without being delivered, until the revocation comes that is on its way.
             let mut nowhere = list.clone();
             nowhere.set_all_offsets(Offset::End)?;

@@ -10,11 +10,14 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::{oneshot, watch};
 
+use super::append::Appender;
 use super::errors::{is_denial, log_error};
 use super::feed::{Fetched, IDLE_LOOK, partition_id};
 use super::group::{Group, Membership};
+use super::heir::Heir;
 use super::properties::{Role, properties};
 use super::query::Query;
+use super::registry::{Registered, Registry};
 use super::transaction::{Committer, Request, take_over};
 use super::{KafkaSettings, blocking, context, lock, millis};
 use crate::port::{Commit, CommitError, JoinSpec, LogError, Member, MemberEvent, TopicPartition};
@@ -23,10 +26,12 @@ use crate::port::{Commit, CommitError, JoinSpec, LogError, Member, MemberEvent, 
 pub(super) async fn join(
     settings: &KafkaSettings,
     query: &Arc<Query>,
+    appender: &Arc<Appender>,
     spec: JoinSpec,
 ) -> Result<Arc<dyn Member>, LogError> {
+    let registry = Arc::new(Registry::new(settings, query, appender));
     let (settings, query) = (settings.clone(), Arc::clone(query));
-    let member = blocking(move || KafkaMember::join(settings, query, spec)).await?;
+    let member = blocking(move || KafkaMember::join(settings, query, registry, spec)).await?;
     Ok(Arc::new(member))
 }
 
@@ -43,16 +48,25 @@ struct KafkaMember {
 }
 
 impl KafkaMember {
-    /// Blocks until the transactional id is ours; the assignment comes later.
-    fn join(settings: KafkaSettings, query: Arc<Query>, spec: JoinSpec) -> Result<Self, LogError> {
+    /// Blocks until the transactional id is ours and registered; the assignment comes later.
+    fn join(
+        settings: KafkaSettings,
+        query: Arc<Query>,
+        registry: Arc<Registry>,
+        spec: JoinSpec,
+    ) -> Result<Self, LogError> {
         for topic in &spec.topics {
             query.require(&TopicPartition::new(Arc::clone(topic), 0))?;
         }
         let producer = take_over(&settings, &spec.transactional_id, &spec.client_id)?;
-        let group = Arc::new(Group::new(&settings, &query, spec.topics.clone()));
+        let heir = Arc::new(Heir::new(&settings, &query, &registry, &spec));
+        let mut registered = Registered::new(registry, &spec);
+        registered.renew()?;
+        let group = Arc::new(Group::new(&settings, &query, &spec, heir));
         let role = Role::Member {
             group: &spec.group,
             client_id: &spec.client_id,
+            instance_id: &spec.transactional_id,
             read_ahead_records_max: spec.read_ahead_records_max,
         };
         let consumer: BaseConsumer<Membership> =
@@ -70,6 +84,7 @@ impl KafkaMember {
             consumer: Arc::clone(&consumer),
             producer: Some(producer),
             ended: None,
+            registered,
         };
         let (commits, closed) = start_threads(committer, &group, consumer)?;
         let (commits, out_of_range) = (Mutex::new(Some(commits)), Mutex::default());
@@ -162,9 +177,13 @@ fn start_threads(
     polling
         .spawn(move || {
             group.poll_until_left(&consumer);
+            group.give_up_place(&consumer);
             // A commit that is being carried out needs the membership.
-            drop(committing.join());
+            let registered = committing.join();
             drop(consumer);
+            if let Ok(Some(registered)) = registered {
+                registered.end();
+            }
             done.send_replace(true);
         })
         .map_err(failed)?;

@@ -10,12 +10,15 @@ mod errors;
 mod feed;
 mod forgetting;
 mod group;
+mod heir;
 mod login;
 mod member;
 mod properties;
 mod query;
 mod reader;
 mod record;
+mod registrations;
+mod registry;
 mod settings;
 mod topics;
 mod transaction;
@@ -41,7 +44,7 @@ use crate::port::{
 pub struct KafkaLog {
     settings: KafkaSettings,
     query: Arc<Query>,
-    appender: Appender,
+    appender: Arc<Appender>,
     admin: AdminClient<Plain>,
 }
 
@@ -55,7 +58,7 @@ impl KafkaLog {
         settings.validate().map_err(|error| LogError::Denied(error.to_string()))?;
         Ok(Self {
             query: Arc::new(Query::new(&settings)?),
-            appender: Appender::new(&settings)?,
+            appender: Arc::new(Appender::new(&settings)?),
             admin: context::create(properties(&settings, Role::Admin), Plain)?,
             settings,
         })
@@ -119,7 +122,7 @@ impl Log for KafkaLog {
     }
 
     async fn join(&self, spec: JoinSpec) -> Result<Arc<dyn Member>, LogError> {
-        member::join(&self.settings, &self.query, spec).await
+        member::join(&self.settings, &self.query, &self.appender, spec).await
     }
 
     async fn committed(&self, group: &str, at: &TopicPartition) -> Result<Option<Committed>, LogError> {

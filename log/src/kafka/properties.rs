@@ -34,6 +34,8 @@ pub(super) enum Role<'a> {
         group: &'a str,
         /// Its client id.
         client_id: &'a str,
+        /// Its name in the group over restarts, with `static_membership`.
+        instance_id: &'a str,
         /// Records of one partition that it fetches ahead.
         read_ahead_records_max: usize,
     },
@@ -60,8 +62,8 @@ pub(super) fn properties(settings: &KafkaSettings, role: Role<'_>) -> Vec<Proper
         Role::Append => append(settings),
         Role::Transaction { id, client_id } => transaction(settings, id, client_id),
         Role::Reader => reader(settings),
-        Role::Member { group, client_id, read_ahead_records_max } => {
-            member(settings, group, client_id, read_ahead_records_max)
+        Role::Member { group, client_id, instance_id, read_ahead_records_max } => {
+            member(settings, [group, client_id, instance_id], read_ahead_records_max)
         }
         Role::Committed { group } => committed(group),
         Role::Query(isolation) => query(isolation),
@@ -150,7 +152,8 @@ fn reader(settings: &KafkaSettings) -> Vec<Property> {
 }
 
 /// Read-committed, so that the offsets of a partition are only told once an open transaction on them has ended.
-fn member(settings: &KafkaSettings, group: &str, client_id: &str, read_ahead_records_max: usize) -> Vec<Property> {
+fn member(settings: &KafkaSettings, names: [&str; 3], read_ahead_records_max: usize) -> Vec<Property> {
+    let [group, client_id, instance_id] = names;
     let mut list = consumer(settings, Isolation::Committed);
     list.extend([
         pair("client.id", client_id),
@@ -162,6 +165,9 @@ fn member(settings: &KafkaSettings, group: &str, client_id: &str, read_ahead_rec
         pair("fetch.wait.max.ms", settings.fetch_wait_max_ms),
         pair("queued.min.messages", read_ahead_records_max.clamp(1, 10_000_000)),
     ]);
+    if settings.static_membership {
+        list.push(pair("group.instance.id", instance_id));
+    }
     list
 }
 

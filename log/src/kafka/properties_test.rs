@@ -13,7 +13,8 @@ fn value<'a>(properties: &'a BTreeMap<String, String>, key: &str) -> Option<&'a 
 }
 
 const TRANSACTION: Role<'_> = Role::Transaction { id: "node-1", client_id: "client-1" };
-const MEMBER: Role<'_> = Role::Member { group: "lane", client_id: "client-1", read_ahead_records_max: 200 };
+const MEMBER: Role<'_> =
+    Role::Member { group: "lane", client_id: "client-1", instance_id: "lane.node-1", read_ahead_records_max: 200 };
 
 #[test]
 fn what_is_acknowledged_is_written_everywhere_and_once() {
@@ -54,6 +55,14 @@ fn a_member_rebalances_step_by_step_and_within_its_session() {
     assert_eq!(value(&found, "partition.assignment.strategy"), Some("cooperative-sticky"));
     assert_eq!(value(&found, "session.timeout.ms"), Some("9000"));
     assert_eq!(value(&found, "queued.min.messages"), Some("200"));
+}
+
+#[test]
+fn a_member_keeps_its_place_over_restarts_if_it_is_to() {
+    for (static_membership, expected) in [(true, Some("lane.node-1")), (false, None)] {
+        let settings = KafkaSettings { static_membership, ..KafkaSettings::default() };
+        assert_eq!(value(&of(&settings, MEMBER), "group.instance.id"), expected);
+    }
 }
 
 #[test]

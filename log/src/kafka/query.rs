@@ -2,7 +2,7 @@
 //! threads that may.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -32,6 +32,7 @@ pub(super) struct Query {
     groups: Mutex<HashMap<String, Arc<BaseConsumer<Plain>>>>,
     /// Partitions of the topics seen so far. A topic never loses partitions; one that gains some is asked for again.
     partitions: RwLock<HashMap<Topic, u32>>,
+    displaced: OnceLock<String>,
 }
 
 impl Query {
@@ -43,6 +44,7 @@ impl Query {
             uncommitted: client(Isolation::Uncommitted)?,
             groups: Mutex::default(),
             partitions: RwLock::default(),
+            displaced: OnceLock::new(),
         })
     }
 
@@ -199,6 +201,17 @@ impl Query {
         Ok(committed_of(element.offset(), element.metadata()))
     }
 
+    /// Client ids of the members that `group` has now.
+    ///
+    /// librdkafka asks every broker that it knows and takes no answer but all: for a while after a broker died this fails.
+    pub(super) fn members(&self, group: &str, timeout: Duration) -> Result<Vec<String>, LogError> {
+        drain(&self.uncommitted);
+        let answer = self.uncommitted.client().fetch_group_list(Some(group), timeout);
+        let list = answer.map_err(|error| log_error("members of the group", &error))?;
+        let found = list.groups().iter().filter(|found| found.name() == group);
+        Ok(found.flat_map(|found| found.members()).map(|member| member.client_id().to_owned()).collect())
+    }
+
     fn group(&self, group: &str) -> Result<Arc<BaseConsumer<Plain>>, LogError> {
         let mut groups = lock(&self.groups);
         if let Some(client) = groups.get(group) {
@@ -214,8 +227,17 @@ impl Query {
         Ok(client)
     }
 
+    /// A member of this process lost its place to another process; only a restart can mend it.
+    pub(super) fn displace(&self, reason: &str) {
+        // The first reason stays.
+        drop(self.displaced.set(reason.to_owned()));
+    }
+
     /// Asks a broker for some topic that we use, within about a second.
     pub(super) fn health(&self) -> Result<(), LogError> {
+        if let Some(reason) = self.displaced.get() {
+            return Err(LogError::Denied(reason.clone()));
+        }
         let topic = {
             let known = self.partitions.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             known.keys().min().cloned().unwrap_or_else(|| Topic::from("relay-health"))

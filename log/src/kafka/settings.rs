@@ -23,6 +23,10 @@ pub struct KafkaSettings {
     /// After this many milliseconds the broker aborts a transaction whose producer went silent. At most the session's
     /// time-out, so that a dead member never hides records for longer than it keeps its partitions.
     pub transaction_timeout_ms: u32,
+    /// A member keeps its place in its group, and its partitions, while its process restarts: they wait for it for as long as
+    /// its session, and nobody else's move. Brokers refuse it for good, until its process restarts, once another one of the
+    /// same name joins, and may do so after a crash of their own: [`crate::port::Log::health`] fails then.
+    pub static_membership: bool,
     /// How long an append is tried before it fails, in milliseconds.
     pub delivery_timeout_ms: u32,
     /// How long a question (borders of a partition, topics, committed offsets, joining) may take, in milliseconds.
@@ -56,6 +60,7 @@ impl Default for KafkaSettings {
             session_timeout_ms: 6_000,
             heartbeat_interval_ms: 500,
             transaction_timeout_ms: 5_000,
+            static_membership: false,
             delivery_timeout_ms: 10_000,
             request_timeout_ms: 5_000,
             leave_timeout_ms: 5_000,
@@ -140,6 +145,7 @@ impl fmt::Debug for KafkaSettings {
             .field("client_id", &self.client_id)
             .field("session_timeout_ms", &self.session_timeout_ms)
             .field("transaction_timeout_ms", &self.transaction_timeout_ms)
+            .field("static_membership", &self.static_membership)
             .field("delivery_timeout_ms", &self.delivery_timeout_ms)
             .field("replication_factor", &self.replication_factor)
             .field("min_in_sync_replicas", &self.min_in_sync_replicas)

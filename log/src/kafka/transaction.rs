@@ -23,7 +23,8 @@ use super::feed::partition_id;
 use super::group::{Group, Membership};
 use super::properties::{Role, properties};
 use super::query::Query;
-use super::{KafkaSettings, context, lock, millis, record};
+use super::registry::Registered;
+use super::{KafkaSettings, close_on_own_thread, context, lock, millis, record};
 use crate::port::{Commit, CommitError, CommitOffset, LogError, METADATA_BYTES_MAX, NewRecord};
 
 /// Pause between two looks whether the records have arrived; `flush` inside librdkafka would look every 100 ms.
@@ -59,7 +60,8 @@ pub(super) fn take_over(settings: &KafkaSettings, id: &str, client_id: &str) -> 
 
 /// Fences the holder of `id`.
 pub(super) fn fence(settings: &KafkaSettings, id: &str) -> Result<(), LogError> {
-    take_over(settings, id, &settings.client_id).map(drop)
+    // Whatever a returning holder does must not meet this one.
+    take_over(settings, id, &settings.client_id).map(close_on_own_thread)
 }
 
 /// What the thread needs.
@@ -74,6 +76,8 @@ pub(super) struct Committer {
     pub(super) producer: Option<Transactions>,
     /// When the last commit was answered.
     pub(super) ended: Option<Instant>,
+    /// So that an heir can end what this one has open.
+    pub(super) registered: Registered,
 }
 
 /// How a transaction failed.
@@ -89,8 +93,8 @@ enum Failure {
 }
 
 impl Committer {
-    /// Carries out commits until every sender is gone.
-    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+    /// Carries out commits until every sender is gone; the registration, if nothing can be open under it any more.
+    pub(super) fn run(mut self, requests: &Receiver<Request>) -> Option<Registered> {
         loop {
             match requests.recv_timeout(IDLE_LOOK) {
                 Ok(Request { commit, reply }) => {
@@ -99,7 +103,7 @@ impl Committer {
                     drop(reply.send(outcome));
                 }
                 Err(RecvTimeoutError::Timeout) => self.idle(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.producer.map(|_| self.registered),
             }
         }
     }
@@ -237,7 +241,9 @@ impl Committer {
 
     /// Makes the producer anew: whatever the lost one had open is ended.
     fn renew(&mut self) -> Result<(), LogError> {
-        self.producer = Some(take_over(&self.settings, &self.id, &self.client_id)?);
+        let producer = take_over(&self.settings, &self.id, &self.client_id)?;
+        self.registered.renew()?;
+        self.producer = Some(producer);
         Ok(())
     }
 }

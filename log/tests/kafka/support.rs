@@ -12,6 +12,7 @@ use relay_log::port::{
     Assignment, CommitOffset, JoinSpec, Log, LogReader, LogRecord, Member, MemberEvent, NewRecord, ReadEvent, Release,
     Retention, Topic, TopicPartition, TopicSpec,
 };
+use relay_protocol::topics;
 
 /// Longest wait for anything that should happen; a session's time-out and a broker's start fit in it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
@@ -46,7 +47,9 @@ pub(crate) fn unique(name: &str) -> String {
 pub(crate) async fn topic(log: &dyn Log, name: &str, partitions: u32) -> anyhow::Result<Topic> {
     let name = Topic::from(unique(name));
     let spec = TopicSpec { name: Arc::clone(&name), partitions, retention: Retention::Forever };
-    within("creating a topic", log.create_topics(&[spec])).await??;
+    // Members register there.
+    let cluster = TopicSpec { name: topics::CLUSTER.into(), partitions: 1, retention: Retention::Compact };
+    within("creating topics", log.create_topics(&[spec, cluster])).await??;
     Ok(name)
 }
 

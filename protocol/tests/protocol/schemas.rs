@@ -1,7 +1,7 @@
 //! The schema files say what the types say, and what the types write obeys them.
 
 use jsonschema::Validator;
-use relay_protocol::record::{AuditEntry, ControlRecord, DedupEntry};
+use relay_protocol::record::{AuditEntry, ControlRecord, DedupEntry, MemberRegistration};
 use relay_protocol::{Event, Job};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,6 +79,15 @@ fn golden_control_records_obey_the_schema() {
 #[test]
 fn golden_dedup_entries_obey_the_schema() {
     check::<DedupEntry>("record.dedup.", "dedup.v1.json");
+}
+
+#[test]
+fn golden_members_obey_the_schema_and_have_their_keys() {
+    check::<MemberRegistration>("record.member", "member.v1.json");
+    let vector = golden("record.member");
+    let member: MemberRegistration = serde_json::from_value(vector["json"].clone()).unwrap();
+    assert_eq!(vector["key"], member.key());
+    assert!(MemberRegistration::is_key(member.key().as_bytes()) && !MemberRegistration::is_key(b"object-store"));
 }
 
 #[test]

@@ -87,6 +87,11 @@ impl Hub {
         self.feed(reply_partition).await.map(|_| ())
     }
 
+    /// The reply partitions that are followed.
+    pub async fn followed(&self) -> Vec<u32> {
+        self.feeds.lock().await.keys().copied().collect()
+    }
+
     /// Delivers the events of a job to `sink` until the guard is dropped: first its past (as wanted), then what comes.
     /// Events may come again: put them through an [`super::order::Order`].
     ///
