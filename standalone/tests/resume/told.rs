@@ -1,14 +1,16 @@
 //! What a client is told that has nothing to go on with: never silence.
 
 use relay_log::port::TopicPartition;
-use relay_protocol::EventKind::{Completed, Started};
+use relay_protocol::EventKind::{Accepted, Completed, Started};
 use relay_protocol::event::JobStatus;
 use relay_protocol::hello::ErrorV1;
+use relay_protocol::id::REPLY_PARTITIONS_MAX;
 use relay_protocol::session::{NoticeV1, ResumeV1, ResumedV1, WatchV1};
-use relay_protocol::{Event, JobId, topics};
+use relay_protocol::{Event, JobId, Message as _, topics};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use crate::api::kinds;
 use crate::cluster::{Cluster, PATIENCE, records};
 use crate::stage::Calls;
 use crate::wire::{Wire, submit_of};
@@ -147,9 +149,52 @@ async fn a_past_older_than_retention_is_told_and_what_is_left_follows() {
     wire.say(&WatchV1 { request: 11, job_id: id, after_seq: 0 }, b"").await;
     assert_eq!(wire.expect::<NoticeV1>().await.0.code, "resume_expired");
     // What nobody knows of.
-    let unknown = JobId::new(id.made_at_ms().unwrap(), wire.welcome.reply_partition, 99);
+    let unknown = JobId::new(id.made_at_ms().unwrap(), id.reply_partition(REPLY_PARTITIONS_MAX), 99);
     let (told, status) = notice(&mut wire, &token, (unknown, started.seq)).await;
     assert_eq!((told.code.as_str(), told.goes_on, status), ("resume_expired", false, None));
     wire.expect_silence().await;
+    cluster.stop().await;
+}
+
+#[actix_web::test]
+async fn resumes_that_follow_each_other_at_once_do_not_mix() {
+    let (cluster, calls, [one, _]) = two_nodes(&[]).await;
+    let mut wire = Wire::open(&one, None).await;
+    let (id, [started, end]) = completed(&mut wire, &calls, 1).await;
+    let resume_token = wire.welcome.resume_token.clone();
+    for round in 1..=50 {
+        // What the first brings must not be taken for what the second does: the client would miss what lies between.
+        for (request, after_seq) in [(2 * round, started.seq), (2 * round + 1, 0)] {
+            let (resume_token, jobs) = (resume_token.clone(), vec![(id, after_seq)]);
+            wire.say(&ResumeV1 { request, resume_token, jobs }, b"").await;
+        }
+        loop {
+            let frame = wire.frame().await;
+            if frame.kind == ResumedV1::KIND && frame.head::<ResumedV1>().unwrap().request == 2 * round + 1 {
+                break;
+            }
+        }
+        let came = [wire.event().await, wire.event().await, wire.event().await];
+        assert_eq!(kinds(&came), [Accepted, Started, Completed], "round {round}");
+        assert_eq!((&came[1], &came[2]), (&started, &end));
+    }
+    wire.expect_silence().await;
+    cluster.stop().await;
+}
+
+#[actix_web::test]
+async fn the_sdk_is_told_how_a_job_ended_whose_events_are_gone() {
+    let (cluster, calls, [one, _]) = two_nodes(&[]).await;
+    let mut wire = Wire::open(&one, None).await;
+    let (id, [started, _]) = completed(&mut wire, &calls, 1).await;
+    wait_view(&cluster, id).await;
+    delete_before(&cluster, id, None).await;
+    let client = cluster.client(None).await;
+    let mut handle = client.watch(id, started.seq).await.unwrap();
+    let error = tokio::time::timeout(PATIENCE, handle.next_event()).await.expect("an answer in time").unwrap_err();
+    let client_cli::ClientError::Rejected(error) = error else { panic!("{error}") };
+    assert_eq!(error.code, "resume_expired");
+    assert!(error.message.contains("ended as completed"), "{error}");
+    client.close().await;
     cluster.stop().await;
 }
