@@ -11,6 +11,8 @@ mod outages;
 mod processes;
 #[path = "cluster/producers.rs"]
 mod producers;
+#[path = "cluster/resume.rs"]
+mod resume;
 #[path = "cluster/retention.rs"]
 mod retention;
 #[path = "cluster/secure.rs"]

@@ -123,7 +123,7 @@ error_codes! {
     Unauthenticated "unauthenticated" 401 false;
     /// The token does not allow it.
     Forbidden "forbidden" 403 false;
-    /// A limit is reached: too many jobs in a session, too many watches.
+    /// A limit is reached: too many jobs in a session, too many watches that wait for their past.
     TooManyRequests "too_many_requests" 429 true;
     /// The log cannot be written now.
     LogUnavailable "log_unavailable" 503 true;
@@ -139,8 +139,10 @@ error_codes! {
     MethodNotAllowed "method_not_allowed" 405 false;
     /// A record in a lane is not a job.
     NotAJob "not_a_job" 400 false;
-    /// A resume token is invalid or too old.
+    /// Events that a resume or watch should go on from are older than the topic's retention.
     ResumeExpired "resume_expired" 410 false;
+    /// A resume token is no token of this cluster, or another caller's.
+    InvalidResumeToken "invalid_resume_token" 400 false;
     /// A defect of the relay.
     Internal "internal" 500 true;
 }

@@ -33,8 +33,9 @@ use crate::chunk::{
 use crate::hello::{ErrorV1, GoodbyeV1, HelloV1, MovedV1, PingV1, PongV1, WelcomeV1};
 use crate::job::JobHeadV1;
 use crate::session::{
-    AcceptedV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1, StatusReplyV1, StatusV1,
-    SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV1, UploadBeginV2, UploadChunkV1, UploadDoneV1, UploadEndV1, WatchV1,
+    AcceptedV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, NoticeV1, ResumeV1, ResumedV1, StatusReplyV1,
+    StatusV1, SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV1, UploadBeginV2, UploadChunkV1, UploadDoneV1, UploadEndV1,
+    WatchV1,
 };
 
 messages! {
@@ -57,6 +58,7 @@ messages! {
     0x0018 1 "cancel_reply_v1" CancelReplyV1;
     0x0019 1 "resume_v1" ResumeV1;
     0x001a 1 "resumed_v1" ResumedV1;
+    0x001b 1 "notice_v1" NoticeV1;
     0x0020 1 "upload_begin_v1" UploadBeginV1;
     0x0020 2 "upload_begin_v2" UploadBeginV2;
     0x0021 1 "upload_chunk_v1" UploadChunkV1;

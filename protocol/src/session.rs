@@ -177,6 +177,26 @@ pub struct ResumedV1 {
     pub jobs: u32,
 }
 
+/// What a watcher of a job has to know beside its events. The payload is the job's last known state
+/// ([`crate::event::JobStatus`]) as JSON, or empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeV1 {
+    /// Number of the watch or resume.
+    pub request: u64,
+    /// Which job.
+    pub job_id: JobId,
+    /// Stable code, see [`crate::ErrorCode`].
+    pub code: String,
+    /// A sentence that says what to do.
+    pub message: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// When to try again at the earliest, in milliseconds.
+    pub retry_after_ms: Option<u32>,
+    /// Whether the job's events still follow; if not, the watch has ended.
+    pub goes_on: bool,
+}
+
 /// Begins an upload that lives as long as its connection; answered by an [`UploadAckV1`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadBeginV1 {

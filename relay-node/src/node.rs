@@ -28,9 +28,11 @@ use crate::backend::pool::Pool;
 use crate::cluster::fixed;
 use crate::cluster::link::CoordinatorLink;
 use crate::dlq::DeadLetters;
+use crate::events::catch_up::CatchUps;
 use crate::events::hub::Hub;
 use crate::events::write::EventRecords;
 use crate::gateway::handshakes::Handshakes;
+use crate::gateway::resume_token::ResumeTokens;
 use crate::gateway::server;
 use crate::gateway::sessions::Sessions;
 use crate::hidden;
@@ -177,6 +179,7 @@ fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Resul
     let name = settings.name();
     Ok(NodeState {
         incarnation: clock.now_ms(),
+        resume_tokens: ResumeTokens::open(&settings.gateway.resume_secret_file)?,
         handshakes: Handshakes::new(settings.gateway.handshakes_max),
         name,
         settings,
@@ -273,7 +276,8 @@ async fn connect(
     }
     let cache = cache(state);
     let claims = open_store(state, &**log, cache.clone()).await?;
-    let hub = Arc::new(Hub::new(log.clone(), events.clone(), stop.clone()));
+    let catch_ups = CatchUps::new(log.clone(), events.clone(), state.clock.clone(), &settings.events);
+    let hub = Arc::new(Hub::new(log.clone(), events.clone(), catch_ups, stop.clone()));
     let reply_partition = relay_protocol::partition::of_key(state.name.as_bytes(), events.partitions());
     hub.follow(reply_partition).await?;
     let online = Arc::new(Online {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::backend::localai::LocalAiSettings;
 use crate::dlq::DlqSettings;
+use crate::events::catch_up::EventSettings;
 use crate::fair::{WEIGHT_MAX, Weights};
 use crate::job::claim_check::StoreSettings;
 use crate::job::retry::{RetrySettings, Tiers};
@@ -42,6 +43,7 @@ pub struct Settings {
     pub store: StoreSettings,
     pub inputs: InputSettings,
     pub gateway: GatewaySettings,
+    pub events: EventSettings,
     pub builtin: BuiltinSettings,
     pub backends: BackendSettings,
     pub localai: LocalAiSettings,
@@ -124,6 +126,7 @@ pub struct GatewaySettings {
     pub idle_timeout_ms: u64,
     pub body_timeout_ms: u64,
     pub body_bytes_min: usize,
+    pub resume_secret_file: String,
 }
 
 /// Section `[builtin]`.
@@ -221,6 +224,11 @@ impl Settings {
         }
         if self.gateway.threads == 0 || self.gateway.handshakes_max == 0 {
             return wrong("gateway.threads", "and gateway.handshakes_max must be at least 1");
+        }
+        let events = &self.events;
+        if events.catch_up_readers_max == 0 || events.catch_up_waiting_max == 0 || events.catch_up_bytes_max == 0 {
+            let problem = "events.catch_up_waiting_max and events.catch_up_bytes_max must be at least 1";
+            return wrong("events.catch_up_readers_max", problem);
         }
         if self.gateway.body_timeout_ms == 0 {
             return wrong("gateway.body_timeout_ms", "must be at least 1");

@@ -16,6 +16,7 @@ use crate::cluster::link::CoordinatorLink;
 use crate::dlq::DeadLetters;
 use crate::events::hub::Hub;
 use crate::gateway::handshakes::Handshakes;
+use crate::gateway::resume_token::ResumeTokens;
 use crate::gateway::sessions::Sessions;
 use crate::intake::lane::LaneHandle;
 use crate::job::claim_check::ClaimCheck;
@@ -40,6 +41,8 @@ pub struct NodeState {
     pub readiness: Readiness,
     /// Open sessions.
     pub sessions: Sessions,
+    /// Makes and checks resume tokens.
+    pub resume_tokens: ResumeTokens,
     /// Connections that have not said hello.
     pub handshakes: Handshakes,
     /// The coordinator, if there is one.

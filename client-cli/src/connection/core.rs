@@ -8,13 +8,15 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use relay_protocol::hello::{ErrorV1, GoodbyeV1, MovedV1, PingV1, PongV1};
 use relay_protocol::session::{
-    AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1,
-    StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV2, UploadChunkV1,
+    AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, NoticeV1, ResumeV1,
+    ResumedV1, StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV2, UploadChunkV1,
     UploadDoneV1, UploadEndV1, WatchV1,
 };
 use relay_protocol::{DecodeError, ErrorCode, Frame, JobError, JobId, Message, frame};
 
 use crate::job::ClientEvent;
+
+mod notices;
 
 /// Seq of every job's first event, `accepted`.
 pub(crate) const ACCEPTED_SEQ: u64 = 1;
@@ -30,6 +32,10 @@ pub(crate) enum Effect {
     Deliver(ClientEvent),
     /// The job's handle gets no more events.
     JobFailed { job_id: JobId, error: JobError },
+    /// Something is to be said of a job whose events go on.
+    Told { job_id: JobId, error: JobError },
+    /// The node has no room for the job's watch now: [`Core::retry`] after this many milliseconds.
+    Retry { job_id: JobId, after_ms: u32 },
     /// A state as JSON.
     Status { request: u64, json: Bytes },
     /// What became of a cancel.
@@ -101,10 +107,8 @@ pub(crate) struct Core {
     jobs: HashMap<JobId, Watched>,
     /// Whether there is a session now.
     online: bool,
-    /// Of the welcome before, by which its jobs are resumed; of the first one until there is a second.
-    resume_token: String,
     /// Of the newest welcome.
-    newest_token: String,
+    resume_token: String,
 }
 
 impl Core {
@@ -231,6 +235,10 @@ impl Core {
         let Some(watched) = self.jobs.get_mut(&job_id) else { return };
         watched.last_seq = after_seq;
         watched.paused = false;
+        if let Some(Request::Watch(_)) = watched.open.and_then(|open| self.requests.get(&open)) {
+            // What it brought was dropped.
+            watched.open.take().and_then(|open| self.requests.remove(&open));
+        }
         if self.online && watched.open.is_none() {
             self.resume(vec![(job_id, after_seq)], out);
         }
@@ -238,8 +246,7 @@ impl Core {
 
     /// A welcome came: sends what is not answered, in the order of the requests, then resumes what is watched.
     pub(crate) fn connected(&mut self, resume_token: String, now_us: u64, out: &mut Effects) {
-        self.resume_token = if self.newest_token.is_empty() { resume_token.clone() } else { self.newest_token.clone() };
-        self.newest_token = resume_token;
+        let before = std::mem::replace(&mut self.resume_token, resume_token);
         self.online = true;
         let mut open: Vec<u64> = self.requests.keys().copied().collect();
         open.sort_unstable();
@@ -249,7 +256,8 @@ impl Core {
         let jobs = self.jobs.iter().filter(|(_, watched)| watched.open.is_none() && !watched.paused);
         let jobs: Vec<(JobId, u64)> = jobs.map(|(job_id, watched)| (*job_id, watched.last_seq)).collect();
         if !jobs.is_empty() {
-            self.resume(jobs, out);
+            // Those of the welcome before: its token says where their events lie.
+            self.resume_by(before, jobs, out);
         }
     }
 
@@ -308,13 +316,14 @@ impl Core {
                 self.requests.remove(&upload);
                 out.push(Effect::UploadDone { upload });
             }
+            NoticeV1::KIND => notices::on_notice(self, frame.head()?, out),
             FetchChunkV1::KIND => self.on_fetched(&frame.head()?, &frame.payload, out),
             PingV1::KIND => {
                 let PingV1 { nonce, sent_at_us } = frame.head()?;
                 self.put(0, &PongV1 { nonce, ping_sent_at_us: sent_at_us, sent_at_us: now_us }, b"", out);
             }
             ErrorV1::KIND => self.on_error(frame.head()?, out),
-            GoodbyeV1::KIND => on_goodbye(frame.head()?, out),
+            GoodbyeV1::KIND => notices::on_goodbye(frame.head()?, out),
             MovedV1::KIND => out.push(Effect::Moved { url: frame.head::<MovedV1>()?.url }),
             ResumedV1::KIND => {
                 let request = frame.head::<ResumedV1>()?.request;
@@ -390,8 +399,11 @@ impl Core {
     }
 
     fn on_error(&mut self, error: ErrorV1, out: &mut Effects) {
-        let ErrorV1 { request, code, message, retryable, .. } = error;
+        let ErrorV1 { request, code, message, retryable, retry_after_ms } = error;
         let error = JobError { code, message, retryable };
+        if notices::is_watched_in_another_way(self, request, &error, retry_after_ms, out) {
+            return;
+        }
         match self.requests.remove(&request) {
             Some(Request::Submit { submit, .. }) => {
                 self.end(&submit.job_id);
@@ -417,7 +429,17 @@ impl Core {
         }
     }
 
+    /// A node that had no room for the job's watch may have it now.
+    pub(crate) fn retry(&mut self, job_id: JobId, out: &mut Effects) {
+        notices::retry(self, job_id, out);
+    }
+
+    /// Resumes on the connection that has the jobs.
     fn resume(&mut self, jobs: Vec<(JobId, u64)>, out: &mut Effects) {
+        self.resume_by(self.resume_token.clone(), jobs, out);
+    }
+
+    fn resume_by(&mut self, resume_token: String, jobs: Vec<(JobId, u64)>, out: &mut Effects) {
         let request = self.number();
         for (job_id, _) in &jobs {
             let before = self.jobs.get_mut(job_id).and_then(|watched| {
@@ -429,7 +451,7 @@ impl Core {
             }
         }
         self.requests.insert(request, Request::Resume(jobs.len()));
-        self.put(request, &ResumeV1 { request, resume_token: self.resume_token.clone(), jobs }, b"", out);
+        self.put(request, &ResumeV1 { request, resume_token, jobs }, b"", out);
     }
 
     /// Sends an open request, if there is a connection.
@@ -469,21 +491,4 @@ impl Core {
             }
         }
     }
-}
-
-/// A node that goes away is left; one that cannot stand this client is not asked again.
-fn on_goodbye(goodbye: GoodbyeV1, out: &mut Effects) {
-    const USELESS: [ErrorCode; 5] = [
-        ErrorCode::BadFrame,
-        ErrorCode::TextMessage,
-        ErrorCode::NoCommonVersion,
-        ErrorCode::Unauthenticated,
-        ErrorCode::Forbidden,
-    ];
-    let GoodbyeV1 { code, message } = goodbye;
-    out.push(if USELESS.iter().any(|useless| useless.as_str() == code) {
-        Effect::Fatal(JobError { code, message, retryable: false })
-    } else {
-        Effect::Reconnect { reason: format!("the node said goodbye: {message} ({code})") }
-    });
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use proptest::prelude::*;
 use relay_protocol::hello::ErrorV1;
-use relay_protocol::session::{AcceptedV1, EventV1, ResumeV1, ResumedV1, SubmitInputV1, SubmitV1, WatchV1};
+use relay_protocol::session::{AcceptedV1, EventV1, NoticeV1, ResumeV1, ResumedV1, SubmitInputV1, SubmitV1, WatchV1};
 use relay_protocol::{ErrorCode, Frame, JobId, Message, frame};
 
 use super::core::{Core, Effect};
@@ -24,8 +24,10 @@ enum Step {
     Hear,
     /// The connection breaks; what is under way is lost.
     Break,
-    /// The client connects again.
-    Connect,
+    /// The client connects again, to a node that may not take tokens of others.
+    Connect { takes_tokens: bool },
+    /// The node has no room for the jobs of its next resume or watch.
+    Busy,
     /// The handle of a job is full.
     Pause(usize),
     /// The handle of a job has room again.
@@ -38,7 +40,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => Just(Step::Handle),
         8 => Just(Step::Hear),
         1 => Just(Step::Break),
-        2 => Just(Step::Connect),
+        2 => any::<bool>().prop_map(|takes_tokens| Step::Connect { takes_tokens }),
+        1 => Just(Step::Busy),
         1 => (0..8_usize).prop_map(Step::Pause),
         2 => (0..8_usize).prop_map(Step::Rewatch),
     ];
@@ -59,6 +62,8 @@ struct World {
     effects: Vec<Effect>,
     connected: bool,
     connections: u32,
+    takes_tokens: bool,
+    busy: bool,
     to_node: VecDeque<Frame>,
     to_client: VecDeque<Frame>,
     /// Jobs that the node took: they have all their events at once.
@@ -71,6 +76,17 @@ struct World {
 
 fn frame_of<M: Message>(message: &M) -> Frame {
     frame::split(frame::encode(message, b"{}").unwrap()).unwrap()
+}
+
+fn refusal(request: u64, code: ErrorCode, retry_after_ms: Option<u32>) -> ErrorV1 {
+    let (code, retryable) = (code.as_str().to_owned(), code.retryable());
+    ErrorV1 { request, code, message: String::new(), retryable, retry_after_ms }
+}
+
+fn no_room(request: u64, job_id: JobId) -> NoticeV1 {
+    let code = ErrorCode::TooManyRequests.as_str().to_owned();
+    let (message, retry_after_ms) = (String::new(), Some(1));
+    NoticeV1 { request, job_id, code, message, retryable: true, retry_after_ms, goes_on: false }
 }
 
 impl World {
@@ -93,8 +109,9 @@ impl World {
                 self.to_client.clear();
                 self.core.lost(&mut self.effects);
             }
-            Step::Connect if !self.connected => {
-                self.connected = true;
+            Step::Busy => self.busy = true,
+            Step::Connect { takes_tokens } if !self.connected => {
+                (self.connected, self.takes_tokens) = (true, *takes_tokens);
                 self.connections += 1;
                 self.core.connected(format!("token-{}", self.connections), 0, &mut self.effects);
             }
@@ -109,7 +126,7 @@ impl World {
                     self.rewatch(id);
                 }
             }
-            Step::Break | Step::Connect => {}
+            Step::Break | Step::Connect { .. } => {}
         }
         self.carry_out();
     }
@@ -152,10 +169,7 @@ impl World {
             SubmitV1::KIND => {
                 let SubmitV1 { request, job_id, .. } = frame.head().unwrap();
                 if job_id.as_bytes()[15] % 5 == 4 {
-                    let code = ErrorCode::UnknownLane.as_str().to_owned();
-                    let refusal =
-                        ErrorV1 { request, code, message: String::new(), retryable: false, retry_after_ms: None };
-                    return self.to_client.push_back(frame_of(&refusal));
+                    return self.to_client.push_back(frame_of(&refusal(request, ErrorCode::UnknownLane, None)));
                 }
                 let fresh = self.taken.insert(job_id);
                 self.to_client.push_back(frame_of(&AcceptedV1 { request, job_id, at_ms: 1 }));
@@ -164,15 +178,32 @@ impl World {
                 }
             }
             ResumeV1::KIND => {
-                let ResumeV1 { request, jobs, .. } = frame.head().unwrap();
+                let ResumeV1 { request, resume_token, jobs } = frame.head().unwrap();
+                if !self.takes_tokens && resume_token != format!("token-{}", self.connections) {
+                    let refusal = refusal(request, ErrorCode::InvalidResumeToken, None);
+                    return self.to_client.push_back(frame_of(&refusal));
+                }
+                let busy = std::mem::take(&mut self.busy);
                 self.to_client.push_back(frame_of(&ResumedV1 { request, jobs: jobs.len() as u32 }));
                 for (job_id, after_seq) in jobs {
                     assert!(self.taken.contains(&job_id), "only jobs that the node took are resumed");
+                    if busy {
+                        self.to_client.push_back(frame_of(&no_room(request, job_id)));
+                        continue;
+                    }
                     // One too early: the client must not show it twice.
                     self.events(job_id, after_seq.saturating_sub(1));
                 }
             }
-            WatchV1::KIND => unreachable!("nothing is watched but what was submitted"),
+            WatchV1::KIND => {
+                let WatchV1 { request, job_id, after_seq } = frame.head().unwrap();
+                assert!(self.taken.contains(&job_id), "only jobs that the node took are watched");
+                if std::mem::take(&mut self.busy) {
+                    let refusal = refusal(request, ErrorCode::TooManyRequests, Some(1));
+                    return self.to_client.push_back(frame_of(&refusal));
+                }
+                self.events(job_id, after_seq);
+            }
             _ => {}
         }
     }
@@ -216,13 +247,14 @@ impl World {
                 let id = self.requests[&request];
                 self.submit(id, true, true);
             }
+            Effect::Retry { job_id, .. } => self.core.retry(job_id, &mut self.effects),
             other => panic!("unexpected {other:?}"),
         }
     }
 
     /// The connection holds from now on, and everything under way arrives.
     fn settle(&mut self) {
-        self.step(&Step::Connect);
+        self.step(&Step::Connect { takes_tokens: true });
         for id in self.submitted.clone() {
             self.rewatch(id);
         }
@@ -240,7 +272,7 @@ proptest! {
     #[test]
     fn no_submit_is_lost_and_no_event_comes_twice(steps in steps()) {
         let mut world = World::default();
-        world.step(&Step::Connect);
+        world.step(&Step::Connect { takes_tokens: true });
         for step in &steps {
             world.step(step);
         }

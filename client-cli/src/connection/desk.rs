@@ -33,6 +33,8 @@ enum Waiter {
 pub(super) struct Turn {
     /// Frames to write.
     pub(super) out: Vec<Bytes>,
+    /// Jobs to ask for again after a while.
+    pub(super) retries: Vec<(JobId, Duration)>,
     /// The connection ends.
     pub(super) gone: Option<Gone>,
 }
@@ -65,6 +67,12 @@ impl Desk {
         self.core.lost(&mut self.effects);
         // Nothing can be sent any more: the core asks for nothing.
         self.carry_out(&mut Turn::default());
+    }
+
+    /// Asks again for a job that the node had no room for.
+    pub(super) fn retry(&mut self, job_id: JobId, turn: &mut Turn) {
+        self.core.retry(job_id, &mut self.effects);
+        self.carry_out(turn);
     }
 
     pub(super) async fn on_frame(&mut self, frame: &Frame, now_us: u64, turn: &mut Turn) -> Result<(), DecodeError> {
@@ -186,6 +194,10 @@ impl Desk {
                 if let Some(listener) = self.listeners.remove(&job_id) {
                     fail(&listener, ClientError::Rejected(error));
                 }
+            }
+            Effect::Told { job_id, error } => tracing::warn!(%job_id, %error, "the node says of a job"),
+            Effect::Retry { job_id, after_ms } => {
+                turn.retries.push((job_id, Duration::from_millis(after_ms.into())));
             }
             Effect::Status { request, json } => {
                 if let Some(Waiter::Status(answer)) = self.waiters.remove(&request) {

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
-use relay_protocol::frame;
 use relay_protocol::hello::{GoodbyeV1, PingV1, WelcomeV1};
+use relay_protocol::{JobId, frame};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::unconstrained;
 use tokio::time::Instant;
@@ -169,7 +169,9 @@ impl Link {
         let mut beat = Beat::new(&self.settings, &welcome);
         let mut turn = self.desk.connected(welcome.resume_token, now_us());
         let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut retries = Retries::default();
         loop {
+            retries.add(turn.retries.drain(..));
             if !turn.out.is_empty() {
                 beat.sent = Instant::now();
                 out.frames.extend(turn.out.drain(..));
@@ -193,6 +195,7 @@ impl Link {
                     }
                 }
                 () = tokio::time::sleep_until(beat.next()) => beat.tick(&mut turn),
+                Some(job_id) = retries.next() => self.desk.retry(job_id, &mut turn),
             }
         }
     }
@@ -274,6 +277,25 @@ impl Out {
             drop(tokio::time::timeout(GOODBYE_TIMEOUT, farewell).await);
         }
         gone
+    }
+}
+
+/// Jobs to ask for again, and when. They fall with the connection, of which the next asks for all.
+#[derive(Default)]
+struct Retries(Vec<(Instant, JobId)>);
+
+impl Retries {
+    fn add(&mut self, jobs: impl Iterator<Item = (JobId, Duration)>) {
+        // Not all clients of a node that died at the same moment.
+        self.0.extend(jobs.map(|(job_id, after)| (Instant::now() + after + jittered(after), job_id)));
+    }
+
+    /// The first of them, once its time has come. Nothing is lost if it is dropped half-way.
+    async fn next(&mut self) -> Option<JobId> {
+        let (index, (at, job_id)) = self.0.iter().copied().enumerate().min_by_key(|(_, (at, _))| *at)?;
+        tokio::time::sleep_until(at).await;
+        self.0.swap_remove(index);
+        Some(job_id)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use relay_protocol::session::{
-    AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1,
-    StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV1, UploadBeginV2,
+    AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, NoticeV1, ResumeV1,
+    ResumedV1, StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1, UnwatchV1, UploadAckV1, UploadBeginV1, UploadBeginV2,
     UploadChunkV1, UploadDoneV1, UploadEndV1, WatchV1,
 };
 use relay_protocol::{JobId, UploadId};
@@ -89,6 +89,23 @@ fn answers() -> Result<Vec<Vector>, Box<dyn Error>> {
         resume_token: "r1.eyJzIjoiMSJ9.c2ln".to_owned(),
         jobs: vec![(job_id, SEQ), (JobId::new(MADE_AT_MS + 1, 4_095, 1), 0)],
     };
+    let gap = NoticeV1 {
+        request: 1,
+        job_id,
+        code: "resume_expired".to_owned(),
+        message: "older events are gone; what is left follows".to_owned(),
+        retryable: false,
+        retry_after_ms: None,
+        goes_on: true,
+    };
+    let busy = NoticeV1 {
+        code: "too_many_requests".to_owned(),
+        message: "too many watches wait for their past".to_owned(),
+        retryable: true,
+        retry_after_ms: Some(1_000),
+        goes_on: false,
+        ..gap.clone()
+    };
     let nothing_to_resume = ResumeV1 { jobs: Vec::new(), ..resume.clone() };
     Ok(vec![
         message("", &AcceptedV1 { request: 1, job_id, at_ms: MADE_AT_MS + 7 }, &accepted_event)?,
@@ -112,6 +129,8 @@ fn answers() -> Result<Vec<Vector>, Box<dyn Error>> {
         message("", &resume, b"")?,
         message("no_jobs", &nothing_to_resume, b"")?,
         message("", &ResumedV1 { request: 1, jobs: 2 }, b"")?,
+        message("", &gap, b"")?,
+        message("busy", &busy, b"")?,
     ])
 }
 

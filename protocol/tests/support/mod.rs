@@ -51,7 +51,7 @@ macro_rules! with_message {
             "event_v1" session::EventV1, "watch_v1" session::WatchV1, "unwatch_v1" session::UnwatchV1,
             "status_v1" session::StatusV1, "status_reply_v1" session::StatusReplyV1,
             "cancel_v1" session::CancelV1, "cancel_reply_v1" session::CancelReplyV1,
-            "resume_v1" session::ResumeV1, "resumed_v1" session::ResumedV1,
+            "resume_v1" session::ResumeV1, "resumed_v1" session::ResumedV1, "notice_v1" session::NoticeV1,
             "upload_begin_v1" session::UploadBeginV1, "upload_begin_v2" session::UploadBeginV2, "upload_chunk_v1" session::UploadChunkV1,
             "upload_ack_v1" session::UploadAckV1, "upload_end_v1" session::UploadEndV1,
             "upload_done_v1" session::UploadDoneV1, "fetch_v1" session::FetchV1,

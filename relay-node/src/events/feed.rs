@@ -6,12 +6,14 @@
 //! lag: it gets nothing more until it watches again from there, so that nothing comes before what it missed.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use relay_log::port::LogRecord;
-use relay_protocol::{EventKind, JobId};
+use relay_protocol::JobId;
 use tokio::sync::mpsc;
 
+use super::catch_up::gather::Found;
 use super::route::{self, RoutedEvent};
 
 /// Events kept for a watcher whose history is still being read.
@@ -21,19 +23,67 @@ const BUFFER_EVENTS_MAX: usize = 512;
 #[derive(Debug, Clone)]
 pub struct Sink {
     /// Bounded; what does not fit is handled as the module says.
-    pub events: mpsc::Sender<RoutedEvent>,
+    pub events: mpsc::Sender<Delivery>,
     /// Jobs whose events did not fit: watch them again after the newest event delivered.
     pub lagging: Lagging,
 }
 
+/// Something for a watcher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Number of the watch, as the watcher gave it: what comes of an older watch of the same job is told by it.
+    pub watch: u64,
+    /// Which job.
+    pub job_id: JobId,
+    /// What it is.
+    pub what: What,
+}
+
+/// What a watcher gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// An event.
+    Event(RoutedEvent),
+    /// The past was read, and comes next.
+    Reached(Reached),
+    /// Nothing but a reason to look at [`Sink::lagging`].
+    Wake,
+}
+
+/// What there is of the past that a watcher wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// Everything that the watcher lacks.
+    Whole,
+    /// A part: earlier events that the watcher lacks may have been deleted.
+    Part,
+    /// Nothing that the watcher lacks, and nothing will come: it has seen the terminal event, which is this one.
+    Ended(RoutedEvent),
+    /// Not one event of the job.
+    Nothing {
+        /// There may have been some that were deleted.
+        deleted: bool,
+    },
+}
+
+impl Reached {
+    fn of(found: &Found, after_seq: u64) -> Self {
+        match found.end() {
+            Some(end) if end.seq <= after_seq => Self::Ended(end.clone()),
+            _ if found.events.is_empty() => Self::Nothing { deleted: found.may_lack },
+            _ if found.may_lack => Self::Part,
+            _ => Self::Whole,
+        }
+    }
+}
+
 impl Sink {
     /// Makes the watcher look at the job's past again.
-    pub(super) fn lag(&self, job_id: JobId, past: Past) {
+    pub(super) fn lag(&self, watch: u64, job_id: JobId, past: Past) {
         // Noted before the watcher is woken: whoever it is that wakes it, it finds the job.
-        self.lagging.add(job_id, past);
-        let nothing = RoutedEvent { job_id, seq: 0, kind: EventKind::Progress, json: bytes::Bytes::new() };
+        self.lagging.add(watch, job_id, past);
         // A full channel wakes its reader anyway.
-        drop(self.events.try_send(nothing));
+        drop(self.events.try_send(Delivery { watch, job_id, what: What::Wake }));
     }
 
     /// Partials leave half of the channel to what must not be lost.
@@ -49,35 +99,49 @@ pub enum Past {
     Unwritten,
     /// The durable events from this offset of their partition on.
     From(u64),
+    /// Everything that the watcher lacks, which may begin at these offsets of the durable and the revocable events.
+    Hint(u64, u64),
     /// Everything.
     Whole,
 }
 
 /// Jobs that lost a durable event on the way to one watcher, and from where on.
 #[derive(Debug, Clone, Default)]
-pub struct Lagging(Arc<Mutex<Vec<(JobId, Past)>>>);
+pub struct Lagging(Arc<Mutex<Vec<(u64, JobId, Past)>>>);
 
 impl Lagging {
-    /// Takes the jobs that must be watched again, and how much of their past.
-    pub fn take(&self) -> Vec<(JobId, Past)> {
+    /// Takes the watches that must begin again, and how much of their jobs' past they need.
+    pub fn take(&self) -> Vec<(u64, JobId, Past)> {
         std::mem::take(&mut *lock(&self.0))
     }
 
-    fn add(&self, job_id: JobId, past: Past) {
-        lock(&self.0).push((job_id, past));
+    fn add(&self, watch: u64, job_id: JobId, past: Past) {
+        lock(&self.0).push((watch, job_id, past));
     }
+}
+
+/// A watch whose past is being read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) job_id: JobId,
+    pub(super) watcher: u64,
+    pub(super) watch: u64,
 }
 
 /// One followed partition.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     jobs: Mutex<HashMap<JobId, Vec<Watcher>>>,
+    /// The next offsets of the durable and of the revocable events, as far as they were read.
+    nexts: [AtomicU64; 2],
 }
 
 /// One watcher of one job.
 #[derive(Debug)]
 pub(super) struct Watcher {
     id: u64,
+    /// Number that its owner gave it.
+    watch: u64,
     tenant: Arc<str>,
     sink: Sink,
     /// Newest durable event in its channel.
@@ -98,9 +162,9 @@ enum State {
 }
 
 impl Watcher {
-    pub(super) fn new(id: u64, tenant: Arc<str>, sink: Sink, past: Past) -> Self {
+    pub(super) fn new(id: u64, watch: u64, tenant: Arc<str>, sink: Sink, past: Past) -> Self {
         let state = if past == Past::Unwritten { State::Here } else { State::Reading(Vec::new()) };
-        Self { id, tenant, sink, sent_seq: 0, state }
+        Self { id, watch, tenant, sink, sent_seq: 0, state }
     }
 
     /// Takes what the node says that runs the job.
@@ -124,7 +188,7 @@ impl Watcher {
             State::Here | State::Live => {
                 if !self.put(event) && !revocable {
                     self.state = State::Lagging;
-                    self.sink.lag(job_id, Past::From(offset));
+                    self.sink.lag(self.watch, job_id, Past::From(offset));
                 }
             }
         }
@@ -139,7 +203,8 @@ impl Watcher {
         if revocable && !self.sink.has_room_for_partials() {
             return false;
         }
-        match self.sink.events.try_send(event) {
+        let delivery = Delivery { watch: self.watch, job_id: event.job_id, what: What::Event(event) };
+        match self.sink.events.try_send(delivery) {
             Ok(()) if revocable => {}
             Ok(()) => self.sent_seq = seq,
             // Nobody is there any more: the watch ends by its guard.
@@ -157,6 +222,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Feed {
     pub(super) fn add(&self, job_id: JobId, watcher: Watcher) {
         lock(&self.jobs).entry(job_id).or_default().push(watcher);
+    }
+
+    /// The next offsets of the durable and of the revocable events, as far as they were read.
+    pub(super) fn nexts(&self) -> (u64, u64) {
+        let [durable, revocable] = &self.nexts;
+        (durable.load(Ordering::Relaxed), revocable.load(Ordering::Relaxed))
+    }
+
+    /// The durable, or the revocable, events were read up to here.
+    pub(super) fn read_to(&self, revocable: bool, next: u64) {
+        self.nexts[usize::from(revocable)].fetch_max(next, Ordering::Relaxed);
     }
 
     pub(super) fn deliver(&self, job_id: JobId, record: &LogRecord) {
@@ -177,11 +253,17 @@ impl Feed {
     }
 
     /// Sends the past, then what came meanwhile, then lets events through directly.
-    pub(super) async fn go_live(&self, job_id: JobId, watcher: u64, past: Vec<RoutedEvent>, sink: &Sink) {
-        let mut next = past;
+    pub(super) async fn go_live(&self, watch: &Begun, past: Found, after_seq: u64, sink: &Sink) {
+        let Begun { job_id, watcher, watch } = *watch;
+        let deliver = async |what| sink.events.send(Delivery { watch, job_id, what }).await;
+        if deliver(What::Reached(Reached::of(&past, after_seq))).await.is_err() {
+            return;
+        }
+        // The watcher has those already; they only showed that nothing is missing.
+        let mut next: Vec<_> = past.events.into_iter().filter(|event| event.seq > after_seq).collect();
         loop {
             for event in next {
-                if sink.events.send(event).await.is_err() {
+                if deliver(What::Event(event)).await.is_err() {
                     return;
                 }
             }

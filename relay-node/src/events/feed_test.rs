@@ -1,6 +1,8 @@
 //! What a watcher gets when its channel has room, is full, or is still being filled with the past.
 
+use futures_util::FutureExt;
 use relay_log::port::{Topic, TopicPartition};
+use relay_protocol::EventKind;
 use relay_protocol::record::{HEADER_EVENT, HEADER_SEQ, HEADER_TENANT};
 use tokio::sync::mpsc;
 
@@ -35,14 +37,14 @@ fn here(kind: EventKind, seq: u64) -> RoutedEvent {
 struct Watched {
     feed: Feed,
     sink: Sink,
-    events: mpsc::Receiver<RoutedEvent>,
+    events: mpsc::Receiver<Delivery>,
 }
 
 impl Watched {
     fn new(room: usize, past: Past) -> Self {
         let (sender, events) = mpsc::channel(room);
         let (feed, sink) = (Feed::default(), Sink { events: sender, lagging: Lagging::default() });
-        feed.add(job(), Watcher::new(1, TENANT.into(), sink.clone(), past));
+        feed.add(job(), Watcher::new(1, 7, TENANT.into(), sink.clone(), past));
         Self { feed, sink, events }
     }
 
@@ -51,17 +53,12 @@ impl Watched {
     }
 
     fn seqs(&mut self) -> Vec<u64> {
-        std::iter::from_fn(|| self.events.try_recv_now()).map(|event| event.seq).collect()
-    }
-}
-
-trait TryRecvNow {
-    fn try_recv_now(&mut self) -> Option<RoutedEvent>;
-}
-
-impl TryRecvNow for mpsc::Receiver<RoutedEvent> {
-    fn try_recv_now(&mut self) -> Option<RoutedEvent> {
-        futures_util::FutureExt::now_or_never(self.recv()).flatten()
+        let all = std::iter::from_fn(|| self.events.recv().now_or_never().flatten());
+        let seq = |delivery: Delivery| match delivery.what {
+            What::Event(event) => Some(event.seq),
+            _ => None,
+        };
+        all.inspect(|delivery| assert_eq!((delivery.watch, delivery.job_id), (7, job()))).filter_map(seq).collect()
     }
 }
 
@@ -100,7 +97,7 @@ fn a_watcher_that_lags_gets_nothing_until_it_watches_from_there() {
     assert_eq!(watched.seqs(), [1]);
     watched.read(7, EventKind::Completed, 20);
     assert!(watched.seqs().is_empty(), "completed came before started");
-    assert_eq!(watched.sink.lagging.take(), [(job(), Past::From(6))]);
+    assert_eq!(watched.sink.lagging.take(), [(7, job(), Past::From(6))]);
 }
 
 #[test]
@@ -120,7 +117,9 @@ async fn a_past_comes_before_what_came_while_it_was_read() {
     watched.read(3, EventKind::Completed, 20);
     assert!(watched.seqs().is_empty());
     let past = vec![here(EventKind::Accepted, 1), here(EventKind::Started, 10)];
-    watched.feed.go_live(job(), 1, past, &watched.sink).await;
+    let begun = Begun { job_id: job(), watcher: 1, watch: 7 };
+    let past = Found { events: past, may_lack: false };
+    watched.feed.go_live(&begun, past, 0, &watched.sink).await;
     assert_eq!(watched.seqs(), [1, 10, 20]);
 }
 
@@ -129,7 +128,7 @@ fn other_tenants_get_nothing() {
     let (sender, events) = mpsc::channel(8);
     let sink = Sink { events: sender, lagging: Lagging::default() };
     let feed = Feed::default();
-    feed.add(job(), Watcher::new(1, "b".into(), sink.clone(), Past::Unwritten));
+    feed.add(job(), Watcher::new(1, 7, "b".into(), sink.clone(), Past::Unwritten));
     let mut watched = Watched { feed, sink, events };
     watched.read(0, EventKind::Started, 10);
     watched.feed.deliver_here(TENANT, &here(EventKind::Completed, 20));

@@ -13,16 +13,15 @@ use std::time::Duration;
 
 use relay_log::port::{Log, LogError, LogReader, ReadEvent, Start};
 use relay_protocol::JobId;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::feed::{Feed, Past, Sink, Watcher};
-use super::find::{self, Range};
+use super::catch_up::gather::{From, Want};
+use super::catch_up::{CatchUpError, CatchUps, Done};
+use super::feed::{Begun, Feed, Past, Sink, Watcher};
+use super::find;
 use super::route::{self, RoutedEvent};
 use super::write::EventRecords;
 
-/// History reads at a time on one node; more wait their turn.
-pub const CATCH_UPS_MAX: usize = 16;
 /// Wait before a reader that failed is asked again.
 const READ_RETRY: Duration = Duration::from_millis(200);
 
@@ -35,6 +34,12 @@ pub struct WatchSpec {
     pub tenant: Arc<str>,
     /// What of its past is delivered first.
     pub past: Past,
+    /// The last event that the watcher has; 0 if none.
+    pub after_seq: u64,
+    /// Comes back with every delivery.
+    pub watch: u64,
+    /// It goes on with a watch that was let in before: it is not refused though many wait.
+    pub again: bool,
 }
 
 /// Ends the watch when dropped.
@@ -56,22 +61,15 @@ pub struct Hub {
     log: Arc<dyn Log>,
     records: EventRecords,
     feeds: tokio::sync::Mutex<HashMap<u32, Arc<Feed>>>,
-    catch_ups: Arc<Semaphore>,
+    catch_ups: CatchUps,
     watchers: AtomicU64,
     stop: CancellationToken,
 }
 
 impl Hub {
     /// A hub that follows nothing yet; `stop` ends its readers.
-    pub fn new(log: Arc<dyn Log>, records: EventRecords, stop: CancellationToken) -> Self {
-        Self {
-            log,
-            records,
-            feeds: tokio::sync::Mutex::default(),
-            catch_ups: Arc::new(Semaphore::new(CATCH_UPS_MAX)),
-            watchers: AtomicU64::new(0),
-            stop,
-        }
+    pub fn new(log: Arc<dyn Log>, records: EventRecords, catch_ups: CatchUps, stop: CancellationToken) -> Self {
+        Self { log, records, feeds: tokio::sync::Mutex::default(), catch_ups, watchers: AtomicU64::new(0), stop }
     }
 
     /// How events are written and placed.
@@ -96,33 +94,36 @@ impl Hub {
     /// Events may come again: put them through an [`super::order::Order`].
     ///
     /// # Errors
-    /// The log cannot be read now.
-    pub async fn watch(&self, spec: WatchSpec, sink: Sink) -> Result<WatchGuard, LogError> {
-        let feed = self.feed(spec.job_id.reply_partition(self.records.partitions())).await?;
-        let id = self.watchers.fetch_add(1, Ordering::Relaxed);
-        feed.add(spec.job_id, Watcher::new(id, spec.tenant.clone(), sink.clone(), spec.past));
-        let guard = WatchGuard { feed: feed.clone(), job_id: spec.job_id, watcher: id };
-        let range = match spec.past {
+    /// [`CatchUpError::Full`] if too many wait for a past, else the log's.
+    pub async fn watch(&self, spec: WatchSpec, sink: Sink) -> Result<WatchGuard, CatchUpError> {
+        let WatchSpec { job_id, tenant, past, after_seq, watch, again } = spec;
+        let feed = self.feed(job_id.reply_partition(self.records.partitions())).await?;
+        let watcher = self.watchers.fetch_add(1, Ordering::Relaxed);
+        feed.add(job_id, Watcher::new(watcher, watch, tenant.clone(), sink.clone(), past));
+        let guard = WatchGuard { feed: feed.clone(), job_id, watcher };
+        let (from, partials) = match past {
             Past::Unwritten => return Ok(guard),
-            Past::From(offset) => Range::DurableFrom(offset),
-            Past::Whole => Range::All,
+            Past::From(offset) => (From::Offset(offset), false),
+            Past::Hint(durable, revocable) => (From::Hint(durable, revocable), true),
+            Past::Whole => (From::Made, true),
         };
-        let (log, records, turns) = (self.log.clone(), self.records.clone(), self.catch_ups.clone());
-        tokio::spawn(async move {
-            let Ok(turn) = turns.acquire().await else { return };
-            let past = find::past(&*log, &records, spec.job_id, &spec.tenant, range).await;
+        let (end, begun) = (feed.nexts().0, Begun { job_id, watcher, watch });
+        let done: Done = Box::new(move |past| {
             // A watcher that is slow to take its past keeps nobody else from reading.
-            drop(turn);
-            match past {
-                Ok(past) => feed.go_live(spec.job_id, id, past, &sink).await,
-                Err(error) => {
-                    tracing::warn!(%error, job_id = %spec.job_id, "the past of a job cannot be read, trying again");
-                    tokio::time::sleep(READ_RETRY).await;
-                    // What it is to begin with may be gone.
-                    sink.lag(spec.job_id, Past::Whole);
+            tokio::spawn(async move {
+                match past {
+                    Ok(past) => feed.go_live(&begun, past, after_seq, &sink).await,
+                    Err(error) => {
+                        tracing::warn!(%error, %job_id, "the past of a job cannot be read, trying again");
+                        tokio::time::sleep(READ_RETRY).await;
+                        // What it is to begin with may be gone.
+                        sink.lag(watch, job_id, Past::Whole);
+                    }
                 }
-            }
+            });
         });
+        let want = Want { job_id, tenant, after_seq, partials, from };
+        self.catch_ups.ask(want, end, again, done)?;
         Ok(guard)
     }
 
@@ -141,8 +142,19 @@ impl Hub {
     /// # Errors
     /// The log cannot be read now.
     pub async fn past(&self, job_id: JobId, tenant: &str) -> Result<Vec<RoutedEvent>, LogError> {
-        let _turn = self.catch_ups.acquire().await.map_err(|_| LogError::Closed)?;
-        find::past(&*self.log, &self.records, job_id, tenant, Range::Durable).await
+        find::past(&self.catch_ups, job_id, tenant).await
+    }
+
+    /// The same for a client, unless too many wait.
+    ///
+    /// # Errors
+    /// [`CatchUpError::Full`], or the log's.
+    pub async fn past_for_client(&self, job_id: JobId, tenant: &str) -> Result<Vec<RoutedEvent>, CatchUpError> {
+        let (sender, found) = tokio::sync::oneshot::channel();
+        // Whoever asked may have gone.
+        let done: Done = Box::new(move |outcome| drop(sender.send(outcome)));
+        self.catch_ups.ask(find::durable(job_id, tenant.into()), 0, false, done)?;
+        Ok(found.await.unwrap_or(Err(LogError::Closed))?.events)
     }
 
     /// The terminal event of a job that ended at `ended_at_ms`; `None` if it is not there any more.
@@ -150,8 +162,13 @@ impl Hub {
     /// # Errors
     /// The log cannot be read now.
     pub async fn end_of(&self, job_id: JobId, tenant: &str, ended_at_ms: u64) -> Result<Option<RoutedEvent>, LogError> {
-        let _turn = self.catch_ups.acquire().await.map_err(|_| LogError::Closed)?;
-        find::end(&*self.log, &self.records, job_id, tenant, ended_at_ms).await
+        find::end(&self.catch_ups, job_id, tenant, ended_at_ms).await
+    }
+
+    /// The next offsets of a followed partition's durable and revocable events, as far as this node has read: what is written later
+    /// lies there or behind. `None` if it does not follow the partition.
+    pub async fn ends(&self, partition: u32) -> Option<(u64, u64)> {
+        self.feeds.lock().await.get(&partition).map(|feed| feed.nexts())
     }
 
     async fn feed(&self, partition: u32) -> Result<Arc<Feed>, LogError> {
@@ -159,20 +176,25 @@ impl Hub {
         if let Some(feed) = feeds.get(&partition) {
             return Ok(feed.clone());
         }
-        let mut starts = Vec::new();
-        for at in self.records.places(partition) {
-            let end = self.log.watermarks(&at).await?.stable;
-            starts.push((at, Start::Offset(end)));
+        let places = self.records.places(partition);
+        let (mut starts, mut ends) = (Vec::new(), Vec::new());
+        for at in &places {
+            let end = self.log.watermarks(at).await?.stable;
+            starts.push((at.clone(), Start::Offset(end)));
+            ends.push(end);
         }
         let reader = self.log.read(starts).await?;
         let feed = Arc::new(Feed::default());
+        for (at, end) in places.iter().zip(ends) {
+            feed.read_to(self.records.is_revocable(at), end);
+        }
         feeds.insert(partition, feed.clone());
-        tokio::spawn(follow(feed.clone(), reader, self.stop.clone()));
+        tokio::spawn(follow(feed.clone(), reader, self.records.clone(), self.stop.clone()));
         Ok(feed)
     }
 }
 
-async fn follow(feed: Arc<Feed>, mut reader: Box<dyn LogReader>, stop: CancellationToken) {
+async fn follow(feed: Arc<Feed>, mut reader: Box<dyn LogReader>, records: EventRecords, stop: CancellationToken) {
     loop {
         let event = tokio::select! {
             event = reader.next() => event,
@@ -183,8 +205,9 @@ async fn follow(feed: Arc<Feed>, mut reader: Box<dyn LogReader>, stop: Cancellat
                 if let Some(job_id) = route::job_of(&record) {
                     feed.deliver(job_id, &record);
                 }
+                feed.read_to(records.is_revocable(&record.at), record.offset + 1);
             }
-            Ok(ReadEvent::End { .. }) => {}
+            Ok(ReadEvent::End { at, next }) => feed.read_to(records.is_revocable(&at), next),
             Err(LogError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "events cannot be read, trying again");

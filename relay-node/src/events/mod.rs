@@ -1,5 +1,6 @@
 //! Events of jobs: how they are written, found again, put in order and brought to whoever watches.
 
+pub mod catch_up;
 pub mod feed;
 pub mod find;
 pub mod hub;

@@ -37,6 +37,11 @@ impl EventRecords {
         TopicPartition::new(self.events.clone(), job_id.reply_partition(self.partitions))
     }
 
+    /// Whether that partition is one of the revocable events.
+    pub fn is_revocable(&self, at: &TopicPartition) -> bool {
+        at.topic == self.partials
+    }
+
     /// The record of `event`, a job of `tenant`.
     pub fn record(&self, tenant: &str, event: &Event) -> NewRecord {
         let revocable = matches!(event.event, EventKind::Partial | EventKind::Progress);

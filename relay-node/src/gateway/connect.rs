@@ -19,6 +19,7 @@ use relay_runtime::auth::{Authenticator, Identity};
 use relay_runtime::http_error::ApiError;
 
 use super::answer::api_error;
+use super::resume_token::ResumeToken;
 use super::session::{self, Opened};
 use crate::state::NodeState;
 
@@ -91,7 +92,8 @@ async fn open(
         }
     };
     drop(handshake);
-    let welcomed = first.and_then(|hello| welcome(node, auth, early, hello).map_err(Some));
+    let began = began(node).await;
+    let welcomed = first.and_then(|hello| welcome(node, auth, early, hello, began).map_err(Some));
     match welcomed {
         Ok((identity, welcome)) => {
             let frame = frame::encode(&welcome, b"").ok()?;
@@ -135,11 +137,18 @@ fn hello_of(bytes: Bytes) -> Result<HelloV1, JobError> {
     frame.head().map_err(bad)
 }
 
+/// How far the events of a session that begins now have been read: its jobs' events come later.
+async fn began(node: &NodeState) -> (u64, u64) {
+    let Some(online) = node.online.get() else { return (0, 0) };
+    online.hub.ends(online.reply_partition).await.unwrap_or_default()
+}
+
 fn welcome(
     node: &NodeState,
     auth: &Authenticator,
     early: Option<Identity>,
     hello: HelloV1,
+    (durable_from, revocable_from): (u64, u64),
 ) -> Result<(Identity, WelcomeV1), JobError> {
     let online = node.online()?;
     let (version, capabilities) = hello::negotiate(&hello, &CAPABILITIES)
@@ -153,13 +162,21 @@ fn welcome(
     let random = u128::from(node.random.next_u64()) << 64 | u128::from(node.random.next_u64());
     let session_id = SessionId::new(random);
     let settings = &node.settings;
+    let token = ResumeToken {
+        session_id,
+        reply_partition: online.reply_partition,
+        began_at_ms: node.clock.now_ms(),
+        durable_from,
+        revocable_from,
+    };
+    let resume_token = node.resume_tokens.make(&identity, &token);
     Ok((
         identity,
         WelcomeV1 {
             version,
             capabilities,
             session_id,
-            resume_token: session_id.to_string(),
+            resume_token,
             reply_partition: online.reply_partition,
             node: node.name.clone(),
             inline_bytes_max: settings.inputs.inline_bytes_max as u32,

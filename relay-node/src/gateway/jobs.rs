@@ -93,7 +93,7 @@ async fn events(
     node: web::Data<NodeState>,
     caller: Caller,
     id: web::Path<JobId>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, actix_web::Error> {
     let identity = allow(&node, &caller, Scope::JobsRead, "jobs.events")?;
     let after_seq = match request.headers().get("Last-Event-ID") {
         None => 0,
@@ -101,13 +101,7 @@ async fn events(
             ApiError::new(ErrorCode::BadRequest, "Last-Event-ID must be the id of an event of this job")
         })?,
     };
-    // A job that is not there must be a 404, not a stream that stays silent.
-    let past = submit::past(&node, &identity.tenant, *id).await.map_err(|error| api_error(&error))?;
-    if past.iter().any(|event| event.kind.is_terminal() && event.seq <= after_seq) {
-        // Nothing is left to come, and a browser's EventSource that reads this does not connect again.
-        return Ok(HttpResponse::NoContent().finish());
-    }
-    sse::stream(node.into_inner(), identity.tenant, *id, after_seq).await.map_err(|error| api_error(&error))
+    sse::stream(node.into_inner(), identity.tenant, *id, after_seq).await
 }
 
 async fn result(node: web::Data<NodeState>, caller: Caller, id: web::Path<JobId>) -> Result<HttpResponse, ApiError> {

@@ -10,6 +10,8 @@ pub mod handshakes;
 pub mod jobs;
 mod json;
 pub mod proxy;
+pub mod resume_token;
+pub mod resumption;
 pub mod server;
 pub mod session;
 pub mod sessions;

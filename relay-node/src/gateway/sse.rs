@@ -1,17 +1,19 @@
-//! A job's events as server-sent events: `id` is the seq, so that a client goes on where it was.
+//! A job's events as server-sent events: `id` is the seq, so that a client goes on where it was, on any node.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::header;
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
-use relay_protocol::{JobError, JobId};
+use relay_protocol::{ErrorCode, JobError, JobId};
+use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::submit::log_error;
-use crate::events::feed::{Lagging, Past, Sink};
+use super::answer::api_error;
+use super::resumption::{self, Notice};
+use crate::events::feed::{Delivery, Lagging, Past, Sink, What};
 use crate::events::hub::{WatchGuard, WatchSpec};
 use crate::events::order::{Delivered, Order};
 use crate::events::route::RoutedEvent;
@@ -27,22 +29,23 @@ struct Watch {
     tenant: Arc<str>,
     job_id: JobId,
     sink: Sink,
-    events: mpsc::Receiver<RoutedEvent>,
+    events: mpsc::Receiver<Delivery>,
     order: Order,
     ready: VecDeque<Bytes>,
     guard: Option<WatchGuard>,
 }
 
-/// Streams what comes after `after_seq` (0: from the first event) and ends after the terminal event.
+/// Streams what comes after `after_seq` (0: from the first event) and ends after the terminal event. Answers without a stream if
+/// nothing is left to come.
 ///
 /// # Errors
-/// The log cannot be read now.
+/// The job is unknown, or its past cannot be read now.
 pub async fn stream(
     node: Arc<NodeState>,
     tenant: String,
     job_id: JobId,
     after_seq: u64,
-) -> Result<HttpResponse, JobError> {
+) -> Result<HttpResponse, actix_web::Error> {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let sink = Sink { events: sender, lagging: Lagging::default() };
     let mut watch = Watch {
@@ -55,7 +58,12 @@ pub async fn stream(
         ready: VecDeque::new(),
         guard: None,
     };
-    watch.begin(Past::Whole).await?;
+    watch.begin(Past::Whole, false).await.map_err(|notice| api_error(&notice.error))?;
+    match watch.notice(after_seq).await.map_err(|error| api_error(&error))? {
+        None => {}
+        Some(notice) if notice.goes_on => watch.ready.push_front(notice_frame(&notice)),
+        Some(notice) => return without_stream(&notice),
+    }
     let body = futures_util::stream::unfold(watch, |mut watch| async move {
         let next = watch.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(next), watch))
@@ -67,12 +75,78 @@ pub async fn stream(
         .streaming(body))
 }
 
+/// The answer where no event will come.
+fn without_stream(notice: &Notice) -> Result<HttpResponse, actix_web::Error> {
+    match (notice.error.known_code(), &notice.status) {
+        // A browser's EventSource that reads this does not connect again.
+        (Some(ErrorCode::AlreadyEnded), _) => Ok(HttpResponse::NoContent().finish()),
+        (_, Some(status)) => {
+            let refusal = api_error(&notice.error);
+            Ok(HttpResponseBuilder::new(refusal.status).json(json!({ "error": notice.error, "status": status })))
+        }
+        (_, None) => Err(api_error(&notice.error).into()),
+    }
+}
+
 impl Watch {
-    async fn begin(&mut self, past: Past) -> Result<(), JobError> {
-        let spec = WatchSpec { job_id: self.job_id, tenant: self.tenant.clone(), past };
-        let guard = self.node.online()?.hub.watch(spec, self.sink.clone()).await.map_err(log_error)?;
-        self.guard = Some(guard);
+    async fn begin(&mut self, past: Past, again: bool) -> Result<(), Notice> {
+        let (job_id, tenant) = (self.job_id, self.tenant.clone());
+        let spec = WatchSpec { job_id, tenant, past, after_seq: self.order.last_seq(), watch: 0, again };
+        let not_begun = |error| Notice { error, retry_after_ms: None, goes_on: false, status: None };
+        let hub = &self.node.online().map_err(not_begun)?.hub;
+        self.guard = Some(hub.watch(spec, self.sink.clone()).await.map_err(Notice::not_begun)?);
         Ok(())
+    }
+
+    /// Waits until the past is read; `None` if there is nothing to say beside events.
+    async fn notice(&mut self, after_seq: u64) -> Result<Option<Notice>, JobError> {
+        loop {
+            match self.delivery().await?.what {
+                What::Reached(reached) => match resumption::of(reached, self.job_id) {
+                    Ok(notice) => return Ok(notice),
+                    Err(deleted) => return self.of_nothing(after_seq, deleted).await,
+                },
+                What::Event(event) => self.take(event),
+                What::Wake => {}
+            }
+            self.catch_up().await.map_err(|notice| notice.error)?;
+        }
+    }
+
+    async fn of_nothing(&mut self, after_seq: u64, deleted: bool) -> Result<Option<Notice>, JobError> {
+        let wait_ms = resumption::receipt_wait_ms(self.job_id, self.node.clock.now_ms());
+        if let Ok(delivery) = tokio::time::timeout(Duration::from_millis(wait_ms), self.delivery()).await {
+            if let What::Event(event) = delivery?.what {
+                self.take(event);
+            }
+            return Ok(None);
+        }
+        let asked = (after_seq, after_seq > 0);
+        Ok(Some(resumption::of_nothing(&self.node, &self.tenant, self.job_id, asked, deleted).await))
+    }
+
+    async fn delivery(&mut self) -> Result<Delivery, JobError> {
+        let gone = || JobError::new(ErrorCode::Draining, "the node is going down: use another");
+        tokio::select! {
+            delivery = self.events.recv() => delivery.ok_or_else(gone),
+            () = self.node.draining.cancelled() => Err(gone()),
+        }
+    }
+
+    /// Watches again if events did not fit.
+    async fn catch_up(&mut self) -> Result<(), Notice> {
+        match self.sink.lagging.take().pop() {
+            Some((_, _, past)) => self.begin(past, true).await,
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, event: RoutedEvent) {
+        match self.order.on(event) {
+            Delivered::Nothing => {}
+            Delivered::One(event) => self.ready.push_back(frame(&event)),
+            Delivered::Two(receipt, event) => self.ready.extend([frame(&receipt), frame(&event)]),
+        }
     }
 
     /// The next piece of the body; `None` after the terminal event, or when the node stops.
@@ -84,22 +158,16 @@ impl Watch {
             if self.order.has_ended() {
                 return None;
             }
-            let event = tokio::select! {
-                event = self.events.recv() => event?,
+            let delivery = tokio::select! {
+                delivery = self.events.recv() => delivery?,
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b": keep-alive\n\n")),
                 () = self.node.draining.cancelled() => return None,
             };
-            match self.order.on(event) {
-                Delivered::Nothing => {}
-                Delivered::One(event) => self.ready.push_back(frame(&event)),
-                Delivered::Two(receipt, event) => self.ready.extend([frame(&receipt), frame(&event)]),
+            if let What::Event(event) = delivery.what {
+                self.take(event);
             }
-            if let Some((_, past)) = self.sink.lagging.take().pop()
-                && self.begin(past).await.is_err()
-            {
-                // The client comes back with its last id.
-                return None;
-            }
+            // Otherwise the client comes back with its last id.
+            self.catch_up().await.ok()?;
         }
     }
 }
@@ -109,4 +177,9 @@ fn frame(event: &RoutedEvent) -> Bytes {
     out.extend_from_slice(&event.json);
     out.extend_from_slice(b"\n\n");
     out.into()
+}
+
+/// Has no id: the client goes on after the event that it had.
+fn notice_frame(notice: &Notice) -> Bytes {
+    format!("event: {}\ndata: {}\n\n", notice.error.code, json!({ "error": notice.error })).into()
 }

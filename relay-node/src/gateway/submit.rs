@@ -12,6 +12,7 @@ use relay_protocol::{ErrorCode, Event, Input, Job, JobError, JobId, Priority, pa
 use relay_runtime::auth::Identity;
 use relay_runtime::telemetry::current_traceparent;
 
+use super::resumption::{RECEIPT_DELAY_MAX_MS, catch_up_error};
 use crate::audit::Actor;
 use crate::events::find::CLOCK_SKEW_MS_MAX;
 use crate::events::route::RoutedEvent;
@@ -19,8 +20,6 @@ use crate::intake::dedup::{Body, Scope};
 use crate::job::duplicate;
 use crate::state::{NodeState, Online};
 
-/// Age below which a job's receipt may still be on its way to the log, in milliseconds.
-const RECEIPT_DELAY_MAX_MS: u64 = 5_000;
 /// Waits for the receipt of a new job between two looks at the log, in milliseconds.
 const RECEIPT_WAITS_MS: [u64; 7] = [10, 20, 50, 100, 200, 400, 800];
 
@@ -203,7 +202,7 @@ pub async fn past(node: &NodeState, tenant: &str, job_id: JobId) -> Result<Vec<R
     let is_new = job_id.made_at_ms().is_some_and(|made| node.clock.now_ms() < made + RECEIPT_DELAY_MAX_MS);
     let mut waits = RECEIPT_WAITS_MS.iter().filter(|_| is_new);
     loop {
-        let past = online.hub.past(job_id, tenant).await.map_err(log_error)?;
+        let past = online.hub.past_for_client(job_id, tenant).await.map_err(catch_up_error)?;
         if !past.is_empty() {
             return Ok(past);
         }

@@ -70,6 +70,12 @@ impl Wire {
         self.expect().await.0
     }
 
+    /// The next frame, whatever it is.
+    #[allow(dead_code, reason = "the tests of resumes read them")]
+    pub(crate) async fn frame(&mut self) -> Frame {
+        next(&mut self.socket).await
+    }
+
     /// The next event.
     pub(crate) async fn event(&mut self) -> Event {
         let (head, payload) = self.expect::<EventV1>().await;

@@ -7,36 +7,36 @@ use std::time::{Duration, Instant};
 
 use actix_ws::AggregatedMessage;
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use relay_protocol::hello::{ErrorV1, GoodbyeV1, PingV1, PongV1};
 use relay_protocol::limits::SESSION_JOBS_MAX;
 use relay_protocol::message::KINDS;
 use relay_protocol::session::{
-    AcceptedV1, CancelV1, EventV1, FetchV1, ResumeV1, StatusV1, SubmitV1, UnwatchV1, UploadBeginV1, UploadChunkV1,
-    UploadDoneV1, UploadEndV1, WatchV1,
+    AcceptedV1, CancelV1, FetchV1, ResumeV1, StatusV1, SubmitV1, UnwatchV1, UploadBeginV1, UploadChunkV1, UploadDoneV1,
+    UploadEndV1, WatchV1,
 };
 use relay_protocol::{ErrorCode, Frame, JobError, JobId, Message, SessionId, StoredObject, frame};
 use relay_runtime::auth::Identity;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use self::watching::{Begun, Watched};
 use super::connect::{self, Messages};
+use super::resumption::Notice;
 use super::sessions::{SessionEntry, SessionFacts};
 use super::submit::Accepted;
 use super::upload::Uploads;
 use crate::audit::Actor;
-use crate::events::feed::{Lagging, Sink};
+use crate::events::feed::{Delivery, Lagging, Sink};
 use crate::events::hub::WatchGuard;
-use crate::events::order::{Delivered, Order};
-use crate::events::route::RoutedEvent;
+use crate::events::order::Order;
 use crate::state::NodeState;
 
 mod requests;
+mod watching;
 
 /// Events that may wait for one session's socket: the durable ones of as many jobs as it may watch.
 const EVENTS_MAX: usize = 4 * SESSION_JOBS_MAX;
-/// Events sent before the session looks at its other work again.
-const EVENTS_AT_ONCE: usize = 64;
 /// Answers of its requests that may wait for one session's socket.
 const REPLIES_MAX: usize = 64;
 
@@ -55,26 +55,20 @@ pub struct Opened {
     pub stream: Messages,
 }
 
-/// A job that this session waits for.
-struct Watched {
-    order: Order,
-    guard: Option<WatchGuard>,
-    /// Events that came before the job's receipt was sent; `None` once it was.
-    held: Option<Vec<RoutedEvent>>,
-}
-
 /// What a request's own task answers.
 enum Reply {
     Submitted {
         request: u64,
         job_id: JobId,
-        watch: bool,
+        /// Number of its watch.
+        watch: Option<u64>,
         outcome: Result<Box<(Accepted, Option<WatchGuard>)>, JobError>,
     },
-    Watching {
-        request: u64,
+    Watching(Vec<Begun>),
+    Nothing {
         job_id: JobId,
-        outcome: Result<WatchGuard, JobError>,
+        watch: u64,
+        notice: Notice,
     },
     Uploaded {
         upload: u64,
@@ -106,6 +100,8 @@ struct Session {
     jobs: HashMap<JobId, Watched>,
     uploads: Uploads,
     sink: Sink,
+    /// Watches so far.
+    watches: u64,
     replies: mpsc::Sender<Reply>,
     entry: SessionEntry,
     heard: Instant,
@@ -132,6 +128,7 @@ pub async fn run(node: Arc<NodeState>, opened: Opened) {
         jobs: HashMap::new(),
         uploads: Uploads::default(),
         sink: Sink { events: sender, lagging: Lagging::default() },
+        watches: 0,
         replies,
         entry,
         heard: Instant::now(),
@@ -147,7 +144,7 @@ impl Session {
     async fn serve(
         &mut self,
         mut stream: Messages,
-        mut events: mpsc::Receiver<RoutedEvent>,
+        mut events: mpsc::Receiver<Delivery>,
         mut answers: mpsc::Receiver<Reply>,
     ) -> End {
         let gateway = &self.node.settings.gateway;
@@ -158,7 +155,7 @@ impl Session {
         loop {
             let step = tokio::select! {
                 message = stream.next() => self.on_message(message).await,
-                Some(event) = events.recv() => self.on_events(event, &mut events).await,
+                Some(first) = events.recv() => self.on_deliveries(first, &mut events).await,
                 Some(reply) = answers.recv() => self.on_reply(reply).await,
                 _ = ping.tick() => self.on_ping(idle).await,
                 () = draining.cancelled() => {
@@ -239,18 +236,12 @@ impl Session {
                 self.uploads.finished(upload, None);
                 self.fail(upload, &error).await
             }
-            Reply::Watching { job_id, outcome: Ok(guard), .. } => {
-                if let Some(watched) = self.jobs.get_mut(&job_id) {
-                    watched.guard = Some(guard);
+            Reply::Watching(begun) => self.on_begun(begun).await,
+            Reply::Nothing { job_id, watch, notice } => self.on_nothing(job_id, watch, notice).await,
+            Reply::Submitted { request, job_id, watch, outcome: Err(error) } => {
+                if self.jobs.get(&job_id).is_some_and(|watched| Some(watched.watch) == watch) {
+                    self.jobs.remove(&job_id);
                 }
-                Ok(())
-            }
-            Reply::Watching { request, job_id, outcome: Err(error) } => {
-                self.jobs.remove(&job_id);
-                self.fail(request, &error).await
-            }
-            Reply::Submitted { request, job_id, outcome: Err(error), .. } => {
-                self.jobs.remove(&job_id);
                 if let Some(online) = self.node.online.get() {
                     online.audit.denied(self.actor(), "jobs.submit", &error.code);
                 }
@@ -261,7 +252,8 @@ impl Session {
                 let (accepted, guard) = *done;
                 let head = AcceptedV1 { request, job_id: accepted.job_id, at_ms: accepted.event.at };
                 self.send(&head, &accepted.json).await?;
-                let Some(watched) = self.jobs.get_mut(&job_id).filter(|_| watch) else { return Ok(()) };
+                let watched = self.jobs.get_mut(&job_id).filter(|watched| Some(watched.watch) == watch);
+                let Some(watched) = watched else { return Ok(()) };
                 watched.guard = guard;
                 watched.order = Order::after(accepted.event.seq);
                 for event in watched.held.take().unwrap_or_default() {
@@ -270,57 +262,6 @@ impl Session {
                 Ok(())
             }
         }
-    }
-
-    async fn on_events(&mut self, first: RoutedEvent, events: &mut mpsc::Receiver<RoutedEvent>) -> Result<(), End> {
-        self.on_event(first).await?;
-        for _ in 1..EVENTS_AT_ONCE {
-            let Some(Some(event)) = events.recv().now_or_never() else { break };
-            self.on_event(event).await?;
-        }
-        for (job_id, past) in self.sink.lagging.take() {
-            if let Some(watched) = self.jobs.get(&job_id) {
-                let after_seq = watched.order.last_seq();
-                metrics::counter!("relay_watches_lagging_total").increment(1);
-                self.begin_watch(0, job_id, after_seq, past, false);
-            }
-        }
-        Ok(())
-    }
-
-    async fn on_event(&mut self, event: RoutedEvent) -> Result<(), End> {
-        let Some(watched) = self.jobs.get_mut(&event.job_id) else { return Ok(()) };
-        if let Some(held) = &mut watched.held {
-            held.push(event);
-            return Ok(());
-        }
-        let delivered = watched.order.on(event);
-        let (job_id, ended) = match &delivered {
-            Delivered::Nothing => return Ok(()),
-            Delivered::One(event) | Delivered::Two(_, event) => (event.job_id, event.kind.is_terminal()),
-        };
-        if ended {
-            self.jobs.remove(&job_id);
-            self.count_jobs();
-        }
-        match delivered {
-            Delivered::Nothing => Ok(()),
-            Delivered::One(event) => self.send_event(&event).await,
-            Delivered::Two(receipt, event) => {
-                self.send_event(&receipt).await?;
-                self.send_event(&event).await
-            }
-        }
-    }
-
-    async fn send_event(&mut self, event: &RoutedEvent) -> Result<(), End> {
-        let head = EventV1 {
-            job_id: event.job_id,
-            seq: event.seq,
-            terminal: event.kind.is_terminal(),
-            sent_at_us: self.node.now_us(),
-        };
-        self.send(&head, &event.json).await
     }
 
     async fn on_ping(&mut self, idle: Duration) -> Result<(), End> {
@@ -346,12 +287,16 @@ impl Session {
     }
 
     async fn fail(&mut self, request: u64, error: &JobError) -> Result<(), End> {
+        self.fail_later(request, error, None).await
+    }
+
+    async fn fail_later(&mut self, request: u64, error: &JobError, retry_after_ms: Option<u32>) -> Result<(), End> {
         let told = ErrorV1 {
             request,
             code: error.code.clone(),
             message: error.message.clone(),
             retryable: error.retryable,
-            retry_after_ms: None,
+            retry_after_ms,
         };
         self.send(&told, b"").await
     }

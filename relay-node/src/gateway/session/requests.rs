@@ -7,20 +7,21 @@ use bytes::Bytes;
 use relay_protocol::job::{Hop, InlineMedia, Priority};
 use relay_protocol::limits::{SESSION_JOBS_MAX, TRANSFER_CHUNK_BYTES};
 use relay_protocol::session::{
-    CancelOutcomeV1, CancelReplyV1, CancelV1, FetchChunkV1, FetchV1, ResumeV1, ResumedV1, StatusReplyV1, StatusV1,
-    SubmitInputV1, SubmitV1, UploadBeginV1, UploadBeginV2, UploadChunkV1, UploadDoneV1, UploadEndV1, WatchV1,
+    CancelOutcomeV1, CancelReplyV1, CancelV1, FetchChunkV1, FetchV1, StatusReplyV1, StatusV1, SubmitInputV1, SubmitV1,
+    UploadBeginV1, UploadBeginV2, UploadChunkV1, UploadDoneV1, UploadEndV1,
 };
 use relay_protocol::{ErrorCode, Frame, Input, Job, JobError, JobId, Message};
 use relay_runtime::auth::Scope;
-use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
-use super::{End, Reply, Session, Watched, encode, head};
+use super::watching::{Asked, Watched};
+use super::{End, Reply, Session, encode, head};
 use crate::events::feed::Past;
 use crate::events::hub::WatchSpec;
 use crate::events::order::Order;
 use crate::gateway::jobs;
+use crate::gateway::resumption::catch_up_error;
 use crate::gateway::submit::{self, Cancel};
 use crate::gateway::upload::Ended;
 use crate::state::NodeState;
@@ -41,8 +42,11 @@ impl Session {
         self.room_for(request, job_id)?;
         let lane = submit.lane.clone();
         let job = self.job(submit, payload).map_err(|error| (request, error))?;
+        let number = self.next_watch();
         if watch {
-            self.jobs.insert(job_id, Watched { order: Order::default(), guard: None, held: Some(Vec::new()) });
+            let asked = Asked { request, resumes: false, after_seq: 0 };
+            let held = Some(Vec::new());
+            self.jobs.insert(job_id, Watched { watch: number, order: Order::default(), guard: None, held, asked });
             self.count_jobs();
         }
         let (node, identity, replies) = (self.node.clone(), self.identity.clone(), self.replies.clone());
@@ -52,8 +56,15 @@ impl Session {
             let outcome = async {
                 let guard = match watch {
                     true => {
-                        let spec = WatchSpec { job_id, tenant, past: Past::Unwritten };
-                        Some(node.online()?.hub.watch(spec, sink).await.map_err(submit::log_error)?)
+                        let spec = WatchSpec {
+                            job_id,
+                            tenant,
+                            past: Past::Unwritten,
+                            after_seq: 0,
+                            watch: number,
+                            again: false,
+                        };
+                        Some(node.online()?.hub.watch(spec, sink).await.map_err(catch_up_error)?)
                     }
                     false => None,
                 };
@@ -65,6 +76,7 @@ impl Session {
                 submit::discard(&node, &input).await;
             }
             // A session that has ended needs no answer.
+            let watch = watch.then_some(number);
             drop(replies.send(Reply::Submitted { request, job_id, watch, outcome }).await);
         });
         Ok(())
@@ -109,55 +121,12 @@ impl Session {
         })
     }
 
-    fn room_for(&self, request: u64, job_id: JobId) -> Result<(), (u64, JobError)> {
+    pub(super) fn room_for(&self, request: u64, job_id: JobId) -> Result<(), (u64, JobError)> {
         if self.jobs.len() < SESSION_JOBS_MAX || self.jobs.contains_key(&job_id) {
             return Ok(());
         }
         let message = format!("a session may wait for {SESSION_JOBS_MAX} jobs at a time");
         Err((request, JobError::new(ErrorCode::TooManyRequests, message)))
-    }
-
-    pub(super) fn watch(&mut self, watch: WatchV1) -> Result<(), (u64, JobError)> {
-        let (request, job_id) = (watch.request, watch.job_id);
-        self.allow(request, Scope::JobsRead, "jobs.events")?;
-        self.room_for(request, job_id)?;
-        self.begin_watch(request, job_id, watch.after_seq, Past::Whole, true);
-        Ok(())
-    }
-
-    /// Watches from the log; with `check`, an unknown job is an error.
-    pub(super) fn begin_watch(&mut self, request: u64, job_id: JobId, after_seq: u64, past: Past, check: bool) {
-        self.jobs.insert(job_id, Watched { order: Order::after(after_seq), guard: None, held: None });
-        self.count_jobs();
-        let (node, tenant, sink, replies) =
-            (self.node.clone(), self.tenant.clone(), self.sink.clone(), self.replies.clone());
-        actix_web::rt::spawn(async move {
-            let outcome = async {
-                if check {
-                    submit::past(&node, &tenant, job_id).await?;
-                }
-                let spec = WatchSpec { job_id, tenant, past };
-                node.online()?.hub.watch(spec, sink).await.map_err(submit::log_error)
-            };
-            let outcome = outcome.await;
-            drop(replies.send(Reply::Watching { request, job_id, outcome }).await);
-        });
-    }
-
-    pub(super) async fn resume(&mut self, resume: ResumeV1) -> Result<(), End> {
-        if let Err((request, error)) = self.allow(resume.request, Scope::JobsRead, "jobs.events") {
-            return self.fail(request, &error).await;
-        }
-        if resume.jobs.len() > SESSION_JOBS_MAX {
-            let message = format!("a session may wait for {SESSION_JOBS_MAX} jobs at a time");
-            return self.fail(resume.request, &JobError::new(ErrorCode::TooManyRequests, message)).await;
-        }
-        self.audit("resumed", json!({ "of": resume.resume_token, "jobs": resume.jobs.len() }));
-        self.send(&ResumedV1 { request: resume.request, jobs: resume.jobs.len() as u32 }, b"").await?;
-        for (job_id, after_seq) in resume.jobs {
-            self.begin_watch(resume.request, job_id, after_seq, Past::Whole, false);
-        }
-        Ok(())
     }
 
     pub(super) fn status(&mut self, status: StatusV1) -> Result<(), (u64, JobError)> {
