@@ -1,7 +1,8 @@
 //! Jobs that run while their partition moves to a node that joins: each runs once and ends once, cancels and failures find
 //! their way, and a job is run again only when the node that runs it gives it up or falls silent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use relay_log::port::Log;
 use relay_protocol::EventKind::{Accepted, Cancelled, Completed, DeadLettered, Restarted, Retrying, Started};
@@ -37,10 +38,10 @@ async fn one_in_each_partition(api: &Api, calls: &Calls, fields: serde_json::Val
     for n in 0.. {
         let key = format!("key-{n}");
         let partition = partition::of_key(format!("default/{key}").as_bytes(), JOBS);
-        if !ids.contains_key(&partition) {
+        if let Entry::Vacant(place) = ids.entry(partition) {
             let mut fields = fields.clone();
             fields["idempotency_key"] = json!(key);
-            ids.insert(partition, api.submit(fields).await);
+            place.insert(api.submit(fields).await);
         }
         if ids.len() == JOBS as usize {
             break;

@@ -116,7 +116,7 @@ impl<P: Ends> Core<P> {
         match record {
             ControlRecord::Cancel(request) => {
                 if let Some(owned) = self.partitions.get_mut(&partition) {
-                    let asked = |job: &Box<Delivered>| job.job_id == request.job_id && job.job.tenant == request.tenant;
+                    let asked = |job: &Delivered| job.job_id == request.job_id && job.job.tenant == request.tenant;
                     owned.remotes.hurry(now_ms, asked);
                 }
                 self.control(partition, ControlRecord::Cancel(request))
@@ -134,7 +134,7 @@ impl<P: Ends> Core<P> {
             ControlRecord::KeptEnd(end) => {
                 let owned = self.partitions.get_mut(&partition);
                 let ended = owned.and_then(|owned| owned.remotes.ended(end.offset, end.attempt, end));
-                ended.map(|(job, end)| Effect::TakeEnd(job, end)).into_iter().collect()
+                ended.map(|(job, end)| Effect::TakeEnd(Box::new(job), end)).into_iter().collect()
             }
             ControlRecord::GivenUp(given_up) => {
                 let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
@@ -161,11 +161,11 @@ impl<P: Ends> Core<P> {
         let is_cancelled = owned.cancels.has(job.job_id, &job.job.tenant);
         let (offset, deadline) = (job.place.offset, job.job.deadline);
         job.attempts_before = job.attempts_before.max(owned.remotes.reported(offset));
-        match owned.remotes.admit(offset, Box::new(job), begun, deadline, is_cancelled, now_ms) {
-            Admitted::Here(job) => Some(*job),
+        match owned.remotes.admit(offset, job, begun, deadline, is_cancelled, now_ms) {
+            Admitted::Here(job) => Some(job),
             Admitted::Elsewhere => None,
             Admitted::Ended(job, end) => {
-                effects.push(Effect::TakeEnd(job, end));
+                effects.push(Effect::TakeEnd(Box::new(job), end));
                 None
             }
         }
@@ -173,7 +173,7 @@ impl<P: Ends> Core<P> {
 
     /// The end of a job that ran elsewhere cannot be read: it runs once more.
     pub fn untaken(&mut self, job: Box<Delivered>, now_ms: u64) -> Vec<Effect<P>> {
-        let mut effects = self.run_anew(vec![job], now_ms);
+        let mut effects = self.run_anew(vec![*job], now_ms);
         effects.extend(self.go_on(now_ms));
         effects
     }
@@ -188,7 +188,7 @@ impl<P: Ends> Core<P> {
     }
 
     /// Jobs that nobody runs any more: they run here, if nothing ends them.
-    fn run_anew(&mut self, jobs: Vec<Box<Delivered>>, now_ms: u64) -> Vec<Effect<P>> {
+    fn run_anew(&mut self, jobs: Vec<Delivered>, now_ms: u64) -> Vec<Effect<P>> {
         let mut effects = Vec::new();
         for job in jobs {
             let owned = self.partitions.get(&job.at.partition);
@@ -196,11 +196,11 @@ impl<P: Ends> Core<P> {
                 continue;
             }
             if owned.is_some_and(|owned| owned.cancels.has(job.job_id, &job.job.tenant)) {
-                effects.push(Effect::EndCancelled(job));
+                effects.push(Effect::EndCancelled(Box::new(job)));
             } else if job.job.deadline.is_some_and(|deadline| deadline <= now_ms) {
-                effects.push(Effect::EndExpired(job));
+                effects.push(Effect::EndExpired(Box::new(job)));
             } else {
-                self.room.push(now_ms, *job);
+                self.room.push(now_ms, job);
             }
         }
         effects

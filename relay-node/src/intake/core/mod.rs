@@ -137,7 +137,7 @@ struct Partition {
     attempts: HashMap<u64, u32>,
     cancels: Cancels,
     /// Jobs that earlier owners keep running.
-    remotes: Remotes<Box<Delivered>, Box<KeptEnd>>,
+    remotes: Remotes<Delivered, Box<KeptEnd>>,
     paused: bool,
     revoking: bool,
     /// The runs that are kept of it are not announced yet.
