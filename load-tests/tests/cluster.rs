@@ -3,6 +3,8 @@
 
 #[path = "cluster/dead_letters.rs"]
 mod dead_letters;
+#[path = "cluster/hand_over.rs"]
+mod hand_over;
 #[path = "cluster/one_key.rs"]
 mod one_key;
 #[path = "cluster/outages.rs"]

@@ -12,6 +12,7 @@ pub mod dead_letter;
 pub mod error_code;
 pub mod event;
 pub mod frame;
+pub mod hand_over;
 pub mod hello;
 pub mod id;
 mod identity;

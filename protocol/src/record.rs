@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::error_code::ErrorCode;
 use crate::event::{EventKind, JobError, Place};
 use crate::frame::{self, DecodeError};
+use crate::hand_over::{KeptEnd, KeptJobs};
 use crate::id::JobId;
 use crate::identity::hex;
 use crate::job::{Hop, InlineMedia, Input, InputHeadV1, Job, JobHeadV1, Priority, StoredObject};
@@ -175,13 +176,19 @@ fn not_a_job(message: String) -> JobError {
 }
 
 /// A record of a lane's control topic: what the next owner of the same-numbered partition must know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ControlRecord {
     /// Somebody asks to cancel a job; the record's key is the job id.
     Cancel(CancelRequest),
     /// A node is about to call backends for these jobs.
     Started(StartedJobs),
+    /// A node that gave the partition up goes on running these jobs; the record's key is the node's name.
+    Kept(KeptJobs),
+    /// A kept job's attempt has ended: its owner commits that; the record's key is the node's name.
+    KeptEnd(Box<KeptEnd>),
+    /// A node does not run these jobs any more that it kept, and will not tell of an end; the record's key is the node's name.
+    GivenUp(KeptJobs),
 }
 
 /// A request to cancel a job.
@@ -318,7 +325,7 @@ pub struct AuditEntry {
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: u64,
-    /// What: `job.accepted`, `job.attempt`, `job.cancel_requested`, `job.outcome`, `letter.redriven`, `letter.dropped`, `denied`, `session.opened`, `session.resumed`, `session.moved`, `session.closed`, `node.joined`, `node.left`.
+    /// What: `job.accepted`, `job.attempt`, `job.cancel_requested`, `job.handed_over`, `job.outcome`, `letter.redriven`, `letter.dropped`, `denied`, `session.opened`, `session.resumed`, `session.moved`, `session.closed`, `node.joined`, `node.left`.
     pub action: String,
     /// Name of the writer.
     pub node: String,

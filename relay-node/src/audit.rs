@@ -68,6 +68,15 @@ impl Audit {
         self.put(entry);
     }
 
+    /// A node that had kept a job after its partition went on handed in how its attempt ended.
+    pub fn handed_over(&self, job: &Delivered, from: &str, attempt: u32) {
+        let detail = json!({ "from": from, "attempt": attempt });
+        let mut entry = self.writer.entry("job.handed_over", actor_of(job), detail);
+        entry.job_id = Some(job.job_id);
+        entry.trace_id = trace_id(job.job.traceparent.as_deref());
+        self.put(entry);
+    }
+
     /// Somebody asked to cancel a job.
     pub fn cancel_requested(&self, actor: Actor<'_>, job_id: JobId, traceparent: Option<&str>) {
         let mut entry = self.writer.entry("job.cancel_requested", actor, Value::Null);

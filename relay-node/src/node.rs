@@ -374,7 +374,8 @@ async fn serve_lane(
             read_ahead_records_max: MEMBER_READ_AHEAD,
         })
         .await?;
-    let lane_settings = lane_settings(settings, lane, partitions, dead_letter_partitions);
+    let mut lane_settings = lane_settings(settings, lane, partitions, dead_letter_partitions);
+    lane_settings.incarnation = state.incarnation;
     Ok(LaneHandle::start(lane_settings, context, member))
 }
 
@@ -394,8 +395,11 @@ fn lane_settings(settings: &Settings, lane: &str, partitions: u32, dead_letter_p
             ),
             set_aside_max: settings.lanes.set_aside_max,
             tiers: Tiers::new(settings.retry.tiers_ms),
+            handover_timeout_ms: settings.lanes.handover_timeout_ms,
         },
         revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
+        handover_timeout: Duration::from_millis(settings.lanes.handover_timeout_ms),
+        incarnation: 0,
         delete_interval: Duration::from_millis(settings.lanes.delete_interval_ms),
         dead_letter_partitions,
         partitions,

@@ -74,6 +74,7 @@ pub struct LanesSettings {
     pub running_max: usize,
     pub waiting_max: usize,
     pub revoke_grace_ms: u64,
+    pub handover_timeout_ms: u64,
     pub delete_interval_ms: u64,
     pub weights: Weights,
     pub tenant_share_max: f64,
@@ -83,6 +84,9 @@ pub struct LanesSettings {
 
 /// Least time between two deletions of records that are done, in milliseconds.
 const DELETE_INTERVAL_MS_MIN: u64 = 100;
+
+/// Least time after which a job that another node keeps is run anew, in milliseconds: its reports are a third of it apart.
+const HANDOVER_TIMEOUT_MS_MIN: u64 = 300;
 
 /// Section `[dedup]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -199,6 +203,9 @@ impl Settings {
         }
         if self.lanes.delete_interval_ms < DELETE_INTERVAL_MS_MIN {
             return wrong("lanes.delete_interval_ms", &format!("must be at least {DELETE_INTERVAL_MS_MIN}"));
+        }
+        if self.lanes.handover_timeout_ms < HANDOVER_TIMEOUT_MS_MIN {
+            return wrong("lanes.handover_timeout_ms", &format!("must be at least {HANDOVER_TIMEOUT_MS_MIN}"));
         }
         let is_share = |share: f64| share > 0.0 && share <= 1.0;
         if !is_share(self.lanes.tenant_share_max) || !is_share(self.lanes.model_share_max) {

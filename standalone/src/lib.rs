@@ -78,6 +78,9 @@ pub struct Standalone {
     pub coordinator: Coordinator,
     /// The nodes; the first listens where it was told.
     pub nodes: Vec<Node>,
+    options: Options,
+    token: Option<String>,
+    log: Arc<dyn Log>,
 }
 
 impl Standalone {
@@ -97,26 +100,38 @@ impl Standalone {
         let first = node_settings(&options, 1)?;
         let token = if first.auth.is_open() { None } else { Some(node_token()) };
         let coordinator = start_coordinator(&options, token.as_deref(), log.clone()).await?;
-        let mut nodes = Vec::new();
-        for number in 1..=options.nodes {
-            let mut settings = node_settings(&options, number)?;
-            settings.coordinator.url = vec![coordinator.url()];
-            if let Some(token) = &token {
-                let file = options.data_dir.join(TOKEN_FILE);
-                write_private(&file, token).with_context(|| format!("writing {}", file.display()))?;
-                settings.coordinator.token_file = file.to_string_lossy().into_owned();
-            }
-            let parts = Parts { log: log.clone(), metrics: metrics::install()?, builtin: options.builtin.clone() };
-            nodes.push(Node::start(settings, parts)?);
+        let mut started = Self { coordinator, nodes: Vec::new(), options, token, log };
+        for _ in 0..started.options.nodes {
+            started.launch(started.log.clone())?;
         }
-        for node in &nodes {
-            node.wait_ready().await;
-            // So that the first job already hears whether its task has a backend.
-            while !node.state.pool.is_known() {
-                tokio::time::sleep(HEARTBEAT_LOOK).await;
-            }
+        for node in &started.nodes {
+            ready(node).await;
         }
-        Ok(Self { coordinator, nodes })
+        Ok(started)
+    }
+
+    /// Starts one more node, over a log of its own that leads to the same records or over the cluster's, and returns once it
+    /// takes work.
+    ///
+    /// # Errors
+    /// As [`Standalone::start`].
+    pub async fn add_node(&mut self, log: Option<Arc<dyn Log>>) -> anyhow::Result<()> {
+        let node = self.launch(log.unwrap_or_else(|| self.log.clone()))?;
+        ready(node).await;
+        Ok(())
+    }
+
+    fn launch(&mut self, log: Arc<dyn Log>) -> anyhow::Result<&Node> {
+        let mut settings = node_settings(&self.options, u32::try_from(self.nodes.len())? + 1)?;
+        settings.coordinator.url = vec![self.coordinator.url()];
+        if let Some(token) = &self.token {
+            let file = self.options.data_dir.join(TOKEN_FILE);
+            write_private(&file, token).with_context(|| format!("writing {}", file.display()))?;
+            settings.coordinator.token_file = file.to_string_lossy().into_owned();
+        }
+        let parts = Parts { log, metrics: metrics::install()?, builtin: self.options.builtin.clone() };
+        self.nodes.push(Node::start(settings, parts)?);
+        self.nodes.last().context("it was started")
     }
 
     /// Where clients connect.
@@ -129,6 +144,15 @@ impl Standalone {
         let stops = self.nodes.into_iter().map(Node::stop);
         futures_util::future::join_all(stops).await;
         self.coordinator.stop().await;
+    }
+}
+
+/// Waits until the node takes work.
+async fn ready(node: &Node) {
+    node.wait_ready().await;
+    // So that the first job already hears whether its task has a backend.
+    while !node.state.pool.is_known() {
+        tokio::time::sleep(HEARTBEAT_LOOK).await;
     }
 }
 

@@ -29,6 +29,8 @@ mod ends;
 mod events;
 #[path = "jobs/exit_codes.rs"]
 mod exit_codes;
+#[path = "jobs/hand_over.rs"]
+mod hand_over;
 #[path = "jobs/jwt.rs"]
 mod jwt;
 #[path = "jobs/lanes.rs"]

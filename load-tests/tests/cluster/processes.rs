@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use load_tests::broker::Broker;
 use relay_log::kafka::{KafkaLog, KafkaSettings};
 use relay_log::port::{Log, ReadEvent, Start, TopicPartition};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Longest wait for anything that should happen.
@@ -51,6 +52,23 @@ impl Process {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+}
+
+impl Process {
+    /// Stops it where it is: its connections stay open, nothing answers.
+    pub(crate) fn freeze(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("a process without a number")?;
+        Ok(kill_process(pid, signal)?)
     }
 }
 

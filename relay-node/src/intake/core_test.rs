@@ -19,8 +19,15 @@ use crate::job::retry::Tiers;
 
 const PARTITIONS: u32 = 3;
 const JOBS: u64 = 12;
-const LIMITS: LaneLimits =
-    LaneLimits { running_max: 4, waiting_max: 6, weights: WEIGHTS, shares: SHARES, set_aside_max: 100, tiers: TIERS };
+const LIMITS: LaneLimits = LaneLimits {
+    running_max: 4,
+    waiting_max: 6,
+    weights: WEIGHTS,
+    shares: SHARES,
+    set_aside_max: 100,
+    tiers: TIERS,
+    handover_timeout_ms: 10 * STEP_MS,
+};
 /// Nothing is set aside.
 const SHARES: Shares = Shares { tenant_jobs_max: usize::MAX, model_jobs_max: usize::MAX };
 const TIERS: Tiers = Tiers::new([u64::MAX; 5]);
@@ -55,7 +62,6 @@ enum Step {
     Settle(Fate),
     Assign(u32),
     Revoke(u32),
-    RevokeNow,
     Lose(u32),
     Cancel(u32, u64),
     /// This many milliseconds pass.
@@ -88,7 +94,6 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(succeeds, in_doubt)| Step::Settle(Fate { succeeds, in_doubt })),
         2 => partition.clone().prop_map(Step::Assign),
         1 => partition.clone().prop_map(Step::Revoke),
-        1 => Just(Step::RevokeNow),
         1 => partition.clone().prop_map(Step::Lose),
         1 => (partition, 0..JOBS).prop_map(|(partition, offset)| Step::Cancel(partition, offset)),
         2 => (1..STEP_MS * 2).prop_map(Step::Wait),
@@ -230,13 +235,9 @@ impl World {
                 if let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.revoking) {
                     owned.revoking = true;
                     self.waiting.retain(|key, _| key.0 != partition);
-                    let effects = self.core.revoking(&[partition]);
+                    let effects = self.core.hand_over(&[partition], &HashMap::new());
                     self.carry_out(effects);
                 }
-            }
-            Step::RevokeNow => {
-                let effects = self.core.revoke_now();
-                self.carry_out(effects);
             }
             Step::Lose(partition) => {
                 if self.owned.contains_key(&partition) {
@@ -343,7 +344,7 @@ impl World {
         };
         owned.control_read = true;
         for (_, record) in self.control.clone().into_iter().filter(|(of, _)| *of == partition) {
-            let effects = self.core.control(partition, record);
+            let effects = self.core.told(partition, record, self.now_ms);
             self.carry_out(effects);
         }
         let effects = self.core.control_read(partition, self.now_ms);
@@ -424,7 +425,7 @@ impl World {
             CancelRequest { job_id: job_id(key), tenant: "default".to_owned(), subject: "test".to_owned(), at: NOW_MS };
         self.control.push((key.0, ControlRecord::Cancel(request.clone())));
         if self.owned.get(&key.0).is_some_and(|owned| owned.control_read) {
-            let effects = self.core.control(key.0, ControlRecord::Cancel(request));
+            let effects = self.core.told(key.0, ControlRecord::Cancel(request), self.now_ms);
             self.carry_out(effects);
         }
     }
@@ -455,6 +456,9 @@ impl World {
                 Effect::Abandon(key) => {
                     assert!(self.running.remove(&key).is_some(), "only a running job is abandoned");
                     self.abandoned.push((key, self.owned[&key.0].epoch));
+                }
+                Effect::Keep(..) | Effect::CancelKept(_) | Effect::AbandonKept(_) | Effect::TakeEnd(..) => {
+                    panic!("no run is at a backend when its partition is taken in this world")
                 }
                 Effect::Gather => {
                     assert!(self.core.running() > 0 && !self.draining, "nothing else can end");
@@ -554,7 +558,6 @@ impl World {
         // Beyond every deadline and `not_before`.
         self.apply(Step::Wait((JOBS + 2) * STEP_MS));
         for _ in 0..PARTITIONS as u64 * JOBS * 4 {
-            self.apply(Step::RevokeNow);
             for partition in 0..PARTITIONS {
                 self.apply(Step::Assign(partition));
                 self.apply(Step::ControlRead(partition));

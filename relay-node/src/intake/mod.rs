@@ -5,8 +5,10 @@ pub mod control;
 pub mod core;
 pub mod dedup;
 pub mod dedup_topic;
+pub mod keeping;
 pub mod lane;
 pub mod lost_group;
+pub mod remote;
 pub mod retention;
 pub mod room;
 pub mod same;
@@ -21,6 +23,10 @@ mod core_test;
 mod dedup_test;
 #[cfg(test)]
 mod dedup_topic_test;
+#[cfg(test)]
+mod hand_over_test;
+#[cfg(test)]
+mod remote_test;
 #[cfg(test)]
 mod retention_test;
 #[cfg(test)]

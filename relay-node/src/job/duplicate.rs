@@ -35,7 +35,8 @@ pub fn key_reused(first: JobId) -> JobError {
     JobError::new(ErrorCode::IdempotencyKeyReused, message)
 }
 
-fn outcome(event: Event) -> Option<Outcome> {
+/// What a terminal event says; `None` if it is none, or lacks what it should say.
+pub(super) fn outcome(event: Event) -> Option<Outcome> {
     let error = event.error;
     Some(match event.event {
         EventKind::Completed => Outcome::Completed(event.result?),

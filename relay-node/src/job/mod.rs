@@ -6,6 +6,8 @@ pub mod attempts;
 pub mod claim_check;
 pub mod delivered;
 pub mod duplicate;
+pub mod hand_over;
+pub mod link;
 pub mod media;
 pub mod misplaced;
 pub mod outcome;

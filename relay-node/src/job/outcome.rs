@@ -79,7 +79,7 @@ pub struct Ended {
 }
 
 /// The terminal event of a job's end.
-fn terminal(job: &Delivered, ended: &Ended) -> Event {
+pub(super) fn terminal(job: &Delivered, ended: &Ended) -> Event {
     let mut event = Event::new(job.job_id, ended.attempt, TERMINAL_N, ended.outcome.kind(), ended.at_ms);
     event.result = match &ended.outcome {
         Outcome::Completed(result) => Some(result.clone()),

@@ -14,7 +14,6 @@ use relay_runtime::random::Random;
 use relay_runtime::telemetry::{EXPORT_ONLY, span_with_parent, traceparent_of};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -25,6 +24,7 @@ use super::attempts;
 use super::claim_check::{ClaimCheck, Named};
 use super::delivered::Delivered;
 use super::duplicate;
+use super::link::RunLink;
 use super::media::Media;
 use super::outcome::{Ended, Outcome};
 use super::retry::{self, Next, RetrySettings};
@@ -77,15 +77,15 @@ pub struct RunContext {
 /// How long a job that runs may find no backend that could take it, before it is parked, beside a first look at once.
 const LOOK_FOR_BACKEND: Duration = Duration::from_millis(500);
 
-/// Runs `job` until it ends: done, impossible, cancelled by `cancel`, too late, or all attempts failed; or until it must wait
+/// Runs `job` until it ends: done, impossible, cancelled over `link`, too late, or all attempts failed; or until it must wait
 /// for long, for a backend or its next attempt. A job whose key an ended one has is not run: it ends as that one did.
 ///
 /// Dropping the future ends whatever it is doing; nothing but attempts, partials and retries was written then.
-pub async fn run(context: &RunContext, job: &Delivered, cancel: &CancellationToken) -> Finish {
-    let mut run = Run::new(context, job);
+pub async fn run(context: &RunContext, job: &Delivered, link: &RunLink) -> Finish {
+    let mut run = Run::new(context, job, link);
     let outcome = tokio::select! {
         biased;
-        () = cancel.cancelled() => Ok(Outcome::Cancelled(JobError::new(ErrorCode::Cancelled, "the job was cancelled"))),
+        () = link.cancel.cancelled() => Ok(Outcome::Cancelled(JobError::new(ErrorCode::Cancelled, "the job was cancelled"))),
         () = deadline(context, job) => Ok(Outcome::Expired(expired(job))),
         outcome = run.outcome() => outcome,
     };
@@ -114,6 +114,7 @@ async fn deadline(context: &RunContext, job: &Delivered) {
 struct Run<'a> {
     context: &'a RunContext,
     job: &'a Delivered,
+    link: &'a RunLink,
     media: Option<Media>,
     attempt: u32,
     failures: Vec<AttemptFailure>,
@@ -127,13 +128,14 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(context: &'a RunContext, job: &'a Delivered) -> Self {
+    fn new(context: &'a RunContext, job: &'a Delivered, link: &'a RunLink) -> Self {
         let mut hops = job.job.hops.clone();
         hops.push(Hop { hop: "log".to_owned(), at_us: job.place.accepted_at * 1_000 });
         let aside = job.aside.as_deref();
         let mut run = Self {
             context,
             job,
+            link,
             media: None,
             attempt: job.attempts_before,
             failures: aside.map(|aside| aside.failures.clone()).unwrap_or_default(),
@@ -264,6 +266,7 @@ impl<'a> Run<'a> {
         let started = self.started_event(backend);
         let registered = |events| self.context.starts.register(self.job.at.partition, job, events);
         self.tell(started, registered).await.map_err(|error| log_unavailable(&error))?;
+        self.link.began(self.attempt);
         self.context.audit.attempt(self.job, self.attempt);
         Ok(())
     }
@@ -418,17 +421,24 @@ impl<'a> Run<'a> {
         let is_elsewhere = self.context.pool.can_run(job.task, job.model.as_deref(), &self.failed_backends);
         let (attempt, deadline) = (self.attempt, job.deadline);
         match retry::next(settings, is_elsewhere, attempt, attempts_max, retry_after, deadline, now_ms, random) {
-            Next::Retry(wait) => After::Wait(wait, error),
-            Next::Tier(tier, due_ms) => {
-                let told = Some(self.retrying(due_ms, error));
-                After::Tier(Box::new(Leaving { told, ..self.leaving(tier, due_ms) }))
+            // The next attempt is another node's.
+            Next::Retry(wait) if self.link.is_kept() => self.later(1, now_ms + wait.as_millis() as u64, error),
+            Next::Retry(wait) => {
+                self.link.waits();
+                After::Wait(wait, error)
             }
+            Next::Tier(tier, due_ms) => self.later(tier, due_ms, error),
             Next::TooLate => After::End(Outcome::Expired(expired(self.job))),
             Next::Exhausted => After::End(Outcome::DeadLettered(JobError::new(
                 ErrorCode::AttemptsExhausted,
                 format!("attempt {} of {attempts_max} failed: {error}", self.attempt),
             ))),
         }
+    }
+
+    fn later(&self, tier: Side, due_ms: u64, error: JobError) -> After {
+        let told = Some(self.retrying(due_ms, error));
+        After::Tier(Box::new(Leaving { told, ..self.leaving(tier, due_ms) }))
     }
 
     fn retrying(&self, retry_at_ms: u64, error: JobError) -> NewRecord {

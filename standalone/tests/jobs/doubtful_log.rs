@@ -1,6 +1,7 @@
 //! A log that does not always do what it is asked, or does not always admit to have done it, as the test says.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -46,6 +47,8 @@ pub(crate) struct Script {
     /// Before `let_follow` nor does whoever reads the past get any event but receipts, as if an open transaction of
     /// somebody else hid the rest.
     pub(crate) hides_past: bool,
+    /// While it is set, nothing is appended to control topics.
+    pub(crate) mutes_control: Arc<AtomicBool>,
 }
 
 impl Script {
@@ -61,6 +64,7 @@ impl Script {
             let_follow: CancellationToken::new(),
             followed: watch::Sender::default(),
             hides_past: false,
+            mutes_control: Arc::default(),
         }
     }
 
@@ -135,6 +139,10 @@ fn kinds(records: &[NewRecord]) -> impl Iterator<Item = EventKind> {
 #[async_trait]
 impl Log for DoubtfulLog {
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<u64>, LogError> {
+        let is_muted = self.script.mutes_control.load(Ordering::SeqCst);
+        if is_muted && records.iter().any(|record| record.to.topic.starts_with("media.control.")) {
+            return Err(LogError::Unavailable("the test says so".to_owned()));
+        }
         let has = |wanted| kinds(&records).any(|kind| kind == wanted);
         let fate = self.script.append.lock().unwrap().take_if(|(kind, _)| has(*kind)).map(|(_, fate)| fate);
         match fate {

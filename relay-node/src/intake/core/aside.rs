@@ -105,7 +105,7 @@ impl<P: Ends> Core<P> {
     }
 
     /// Where a job that is new goes instead of the room, if it does: a delay tier if it is for later, or the parked topic.
-    pub(super) fn elsewhere(&self, job: &Delivered, now_ms: u64) -> Option<(usize, u64)> {
+    pub(super) fn beside(&self, job: &Delivered, now_ms: u64) -> Option<(usize, u64)> {
         if let Some(at) = job.job.not_before.filter(|at| *at > now_ms)
             && let Some(tier) = self.limits.tiers.within(at - now_ms)
         {

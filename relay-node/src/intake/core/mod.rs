@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use relay_log::port::{Assignment, CommitOffset, TopicPartition};
 use relay_protocol::JobId;
-use relay_protocol::record::ControlRecord;
+use relay_protocol::hand_over::KeptEnd;
+use relay_protocol::record::{ControlRecord, StartedJob};
 
 mod aside;
+mod hand_over;
 mod settle;
 
 use super::cancels::Cancels;
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
+use super::keeping::{Keeping, KeptKey};
+use super::remote::Remotes;
 use super::room::{Room, Shares, Waiting};
 use super::same::{Admission, Identities};
 use super::side::{SideKey, Sides};
@@ -36,6 +40,8 @@ pub struct LaneLimits {
     pub set_aside_max: usize,
     /// How long jobs wait in each delay tier.
     pub tiers: Tiers,
+    /// How long after its last report a job that another node keeps running is run anew, in milliseconds.
+    pub handover_timeout_ms: u64,
 }
 
 /// Names a delivered job: partition and offset.
@@ -68,6 +74,15 @@ pub enum Effect<P> {
     Cancel(Key),
     /// Drop the run of this job: it is somebody else's now.
     Abandon(Key),
+    /// Go on with the runs of these jobs of a partition under an epoch, which goes to another node, and announce that:
+    /// [`Core::announced`]. At the end of each: [`Core::kept_over`].
+    Keep(u32, u64, Vec<StartedJob>),
+    /// Tell a kept run that its job is cancelled.
+    CancelKept(KeptKey),
+    /// Drop a kept run: the job's owner does not wait for it.
+    AbandonKept(KeptKey),
+    /// End this job as it ended at the node that kept it; [`Core::untaken`] if that is not possible.
+    TakeEnd(Box<Delivered>, Box<KeptEnd>),
     /// Other jobs may end in a moment and share the commit: call [`Core::gathered`] then.
     Gather,
     /// Commit; answered by [`Core::committed`] or [`Core::not_committed`]. One at a time.
@@ -121,8 +136,12 @@ struct Partition {
     /// Highest attempt that an earlier owner began, by offset, of the jobs that were not admitted yet.
     attempts: HashMap<u64, u32>,
     cancels: Cancels,
+    /// Jobs that earlier owners keep running.
+    remotes: Remotes<Delivered, Box<KeptEnd>>,
     paused: bool,
     revoking: bool,
+    /// The runs that are kept of it are not announced yet.
+    announcing: bool,
 }
 
 /// A node's share of one lane. `P` is what is committed with a job's end.
@@ -138,6 +157,8 @@ pub struct Core<P> {
     committing: bool,
     gathering: bool,
     in_commit: HashSet<u32>,
+    keeping: Keeping,
+    silences: u64,
     draining: bool,
 }
 
@@ -155,13 +176,15 @@ impl<P: Ends> Core<P> {
             committing: false,
             gathering: false,
             in_commit: HashSet::new(),
+            keeping: Keeping::new(limits.handover_timeout_ms),
+            silences: 0,
             draining: false,
         }
     }
 
-    /// Jobs that run.
+    /// Jobs that run, those that are kept for other owners included.
     pub fn running(&self) -> usize {
-        self.running.len()
+        self.running.len() + self.keeping.len()
     }
 
     /// Jobs that wait.
@@ -194,7 +217,8 @@ impl<P: Ends> Core<P> {
 
     /// Nothing runs, nothing waits to be committed.
     pub fn is_settled(&self) -> bool {
-        self.running.is_empty() && self.finished.is_empty() && self.finished_aside.is_empty() && !self.committing
+        let is_idle = self.running.is_empty() && self.keeping.is_empty();
+        is_idle && self.finished.is_empty() && self.finished_aside.is_empty() && !self.committing
     }
 
     /// A partition is this node's now. Its jobs wait until [`Core::control_read`] and [`Core::dedup_read`]; returns since when (milliseconds since
@@ -221,15 +245,17 @@ impl<P: Ends> Core<P> {
             followers: BTreeMap::new(),
             attempts: HashMap::new(),
             cancels: Cancels::default(),
+            remotes: Remotes::new(self.limits.handover_timeout_ms),
             paused: false,
             revoking: false,
+            announcing: false,
         };
         self.partitions.insert(number, partition);
         (since, self.go_on(now_ms))
     }
 
-    /// A record of a partition's control topic.
-    pub fn control(&mut self, partition: u32, record: ControlRecord) -> Vec<Effect<P>> {
+    /// An attempt or a request to cancel in a partition's control topic.
+    fn control(&mut self, partition: u32, record: ControlRecord) -> Vec<Effect<P>> {
         let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
         match record {
             // Once the topic was read, new attempts are our own.
@@ -242,7 +268,10 @@ impl<P: Ends> Core<P> {
                 }
                 Vec::new()
             }
-            ControlRecord::Started(_) => Vec::new(),
+            ControlRecord::Started(_)
+            | ControlRecord::Kept(_)
+            | ControlRecord::KeptEnd(_)
+            | ControlRecord::GivenUp(_) => Vec::new(),
             ControlRecord::Cancel(request) => {
                 let job_id = request.job_id;
                 owned.sides.hurry(Scope::of_id(&request.tenant, job_id));
@@ -274,6 +303,7 @@ impl<P: Ends> Core<P> {
     pub fn control_read(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
         let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
         owned.control_read = true;
+        owned.remotes.read();
         self.admit_held(partition, now_ms)
     }
 
@@ -325,9 +355,8 @@ impl<P: Ends> Core<P> {
     fn admit(&mut self, mut job: Delivered, now_ms: u64, effects: &mut Vec<Effect<P>>) {
         let Some(owned) = self.partitions.get_mut(&job.at.partition) else { return };
         let offset = job.place.offset;
-        if let Some(attempts) = owned.attempts.remove(&offset) {
-            job.attempts_before = job.attempts_before.max(attempts);
-        }
+        let begun = owned.attempts.remove(&offset).unwrap_or_default();
+        job.attempts_before = job.attempts_before.max(begun);
         let is_back = job.aside.is_some() && owned.same.is_back(offset, &job.identity);
         owned.returning = owned.returning.saturating_sub(usize::from(is_back));
         let admission = if is_back { Admission::New } else { owned.same.admit(offset, &job.identity, now_ms) };
@@ -338,13 +367,15 @@ impl<P: Ends> Core<P> {
             Admission::Repeats(ended) => Some(Duplicate::of(&ended)),
         };
         effects.extend(job.receipt().map(Effect::Accept));
+        let Some(job) = self.admit_remote(job, admission, begun, now_ms, effects) else { return };
+        let Some(owned) = self.partitions.get_mut(&job.at.partition) else { return };
         if matches!(admission, Admission::Reused(_)) {
             effects.push(Effect::EndReused(Box::new(job)));
         } else if owned.cancels.has(job.job_id, &job.job.tenant) {
             effects.push(Effect::EndCancelled(Box::new(job)));
         } else if matches!(admission, Admission::Follows(_)) {
             owned.followers.insert(offset, job);
-        } else if let (Admission::New, Some((side, due_ms))) = (admission, self.elsewhere(&job, now_ms)) {
+        } else if let (Admission::New, Some((side, due_ms))) = (admission, self.beside(&job, now_ms)) {
             if let Some(owned) = self.partitions.get_mut(&job.at.partition) {
                 owned.leaving += 1;
             }
@@ -358,41 +389,10 @@ impl<P: Ends> Core<P> {
     pub fn finished(&mut self, at: Key, epoch: u64, payload: P, now_ms: u64) -> Vec<Effect<P>> {
         // Under another epoch it is another owner's job, or this one's once more.
         if self.partitions.get(&at.0).is_some_and(|owned| owned.epoch == epoch) {
-            if let Some(job_id) = self.running.remove(&at)
-                && self.running_jobs.get(&job_id).is_some_and(|(key, _)| *key == at)
-            {
-                self.running_jobs.remove(&job_id);
-            }
+            self.forget_running(at);
             self.finished.push((at, epoch, payload));
         }
         let mut effects = self.go_on(now_ms);
-        effects.extend(self.settle());
-        effects
-    }
-
-    /// A rebalance takes these partitions: their waiting jobs go back, their running ones may still end.
-    pub fn revoking(&mut self, partitions: &[u32]) -> Vec<Effect<P>> {
-        let mut effects = Vec::new();
-        for number in partitions {
-            self.room.drop_partition(*number);
-            match self.partitions.get_mut(number) {
-                Some(owned) => {
-                    owned.revoking = true;
-                    owned.held = None;
-                    owned.followers.clear();
-                }
-                // What is not ours must not hold the rebalance up.
-                None => effects.push(Effect::Release(*number)),
-            }
-        }
-        effects.extend(self.settle());
-        effects
-    }
-
-    /// The time for that is over: drop what still runs of the partitions being revoked.
-    pub fn revoke_now(&mut self) -> Vec<Effect<P>> {
-        let revoking: Vec<u32> = self.partitions.iter().filter(|(_, one)| one.revoking).map(|(n, _)| *n).collect();
-        let mut effects: Vec<_> = revoking.into_iter().flat_map(|number| self.abandon(number)).collect();
         effects.extend(self.settle());
         effects
     }
@@ -402,6 +402,7 @@ impl<P: Ends> Core<P> {
         let mut effects = Vec::new();
         for number in partitions {
             effects.extend(self.abandon(*number));
+            effects.extend(self.lose_unannounced(*number));
             self.room.drop_partition(*number);
             self.finished.retain(|(at, _, _)| at.0 != *number);
             self.finished_aside.retain(|((of, _), _, _)| of != number);
@@ -413,9 +414,7 @@ impl<P: Ends> Core<P> {
     fn abandon(&mut self, number: u32) -> Vec<Effect<P>> {
         let keys: Vec<Key> = self.running.keys().filter(|key| key.0 == number).copied().collect();
         for key in &keys {
-            if let Some(job_id) = self.running.remove(key) {
-                self.running_jobs.remove(&job_id);
-            }
+            self.forget_running(*key);
         }
         keys.into_iter().map(Effect::Abandon).collect()
     }
@@ -434,6 +433,7 @@ impl<P: Ends> Core<P> {
             expired.extend(owned.followers.extract_if(.., late).map(|(_, job)| job));
         }
         let mut effects: Vec<_> = expired.into_iter().map(|job| Effect::EndExpired(Box::new(job))).collect();
+        effects.extend(self.silent(now_ms));
         effects.extend(self.go_on(now_ms));
         effects
     }
@@ -441,7 +441,7 @@ impl<P: Ends> Core<P> {
     /// Starts what may start, and stops or goes on reading.
     fn go_on(&mut self, now_ms: u64) -> Vec<Effect<P>> {
         let mut effects = Vec::new();
-        while !self.draining && self.running.len() < self.limits.running_max {
+        while !self.draining && self.running() < self.limits.running_max {
             let Some(job) = self.room.pop(now_ms) else { break };
             let key = (job.at.partition, job.place.offset);
             self.running.insert(key, job.job_id());

@@ -91,7 +91,8 @@ impl<P> Core<P> {
         let settled: Vec<u32> = self
             .partitions
             .iter()
-            .filter(|(number, owned)| owned.revoking && !busy.contains(number) && !in_commit.contains(number))
+            .filter(|(_, owned)| owned.revoking && !owned.announcing)
+            .filter(|(number, _)| !busy.contains(number) && !in_commit.contains(number))
             .map(|(number, _)| *number)
             .collect();
         for number in &settled {

@@ -21,16 +21,16 @@ impl Lane {
             }
             let (since_ms, effects) = self.core.assigned(assignment, now);
             self.carry_out(effects, ctx);
-            let stop = CancellationToken::new();
-            if let Some(earlier) = self.controls.insert(partition, stop.clone()) {
-                earlier.cancel();
-            }
+            let (control_stop, stop) = (CancellationToken::new(), CancellationToken::new());
+            // What follows the control topic for kept runs is not needed beside it.
+            let earlier =
+                [self.controls.insert(partition, control_stop.clone()), self.beside.insert(partition, stop.clone())];
+            earlier.into_iter().flatten().for_each(|earlier| earlier.cancel());
             let starts = self.core.side_starts(partition);
             sides.push(FollowedSides { partition, epoch, starts, stop: stop.clone() });
-            let followed =
-                |topic| Followed { at: TopicPartition::new(topic, partition), epoch, since_ms, stop: stop.clone() };
-            control.push(followed(topics::control(&self.settings.lane)));
-            ended.push(followed(topics::dedup(&self.settings.lane)));
+            let followed = |topic, stop| Followed { at: TopicPartition::new(topic, partition), epoch, since_ms, stop };
+            control.push(followed(topics::control(&self.settings.lane), control_stop));
+            ended.push(followed(topics::dedup(&self.settings.lane), stop));
         }
         let (log, clock) = (self.context.log.clone(), self.context.clock.clone());
         let reading = Reading { log: log.clone(), clock, entries_max: self.settings.dedup_entries_max };
@@ -42,9 +42,10 @@ impl Lane {
 
     pub(super) fn release(&mut self, partition: u32) {
         self.retention.released(partition);
-        if let Some(stop) = self.controls.remove(&partition) {
+        if let Some(stop) = self.beside.remove(&partition) {
             stop.cancel();
         }
+        self.follow_no_longer(partition);
         for (partitions, _) in &mut self.releases {
             partitions.retain(|waiting| *waiting != partition);
         }

@@ -1,8 +1,9 @@
 //! What the lane's actor does with each message.
 
-use actix::{ActorContext, AsyncContext, Context, Handler};
+use actix::{ActorContext, Context, Handler};
 use relay_log::port::MemberEvent;
 use relay_protocol::JobId;
+use relay_protocol::record::ControlRecord;
 
 use super::{
     DrainGuard, DrainLane, Fate, FromLog, FromTopics, JobEnded, Lane, LaneState, Leave, Observe, OfKey, Settled,
@@ -24,12 +25,7 @@ impl Handler<FromLog> for Lane {
                 tracing::info!(lane = self.settings.lane, ?partitions, "partitions are being taken");
                 let numbers: Vec<u32> = partitions.iter().map(|at| at.partition).collect();
                 self.releases.push((numbers.clone(), release));
-                let effects = self.core.revoking(&numbers);
-                self.carry_out(effects, ctx);
-                ctx.run_later(self.settings.revoke_grace, |lane, ctx| {
-                    let effects = lane.core.revoke_now();
-                    lane.carry_out(effects, ctx);
-                });
+                self.hand_over(&numbers, ctx);
             }
             MemberEvent::Lost(partitions) => {
                 tracing::warn!(lane = self.settings.lane, ?partitions, "partitions were lost");
@@ -46,13 +42,17 @@ impl Handler<FromTopics> for Lane {
     type Result = ();
 
     fn handle(&mut self, FromTopics(said): FromTopics, ctx: &mut Self::Context) {
+        if let What::Control(ControlRecord::Cancel(request)) = &said.what {
+            let effects = self.core.cancel_kept(said.partition, request);
+            self.carry_out(effects, ctx);
+        }
         // What was read for an earlier assignment says nothing of this one.
         if self.core.epoch(said.partition) != Some(said.epoch) {
             return;
         }
         let now = self.now_ms();
         let effects = match said.what {
-            What::Control(record) => self.core.control(said.partition, record),
+            What::Control(record) => self.core.told(said.partition, record, now),
             What::ControlRead => self.core.control_read(said.partition, now),
             What::Side(at, what) => self.core.side(said.partition, at, what),
             What::SidesRead => self.core.sides_read(said.partition, now),
@@ -74,6 +74,9 @@ impl Handler<JobEnded> for Lane {
     type Result = ();
 
     fn handle(&mut self, JobEnded { job, finish }: JobEnded, ctx: &mut Self::Context) {
+        if self.kept.contains_key(&(job.at.partition, job.place.offset, job.epoch)) {
+            return self.kept_ended(&job, &finish, ctx);
+        }
         // A job that was abandoned while its last message was under way is somebody else's.
         let running = self.runs.get(&(job.at.partition, job.place.offset));
         if running.is_some_and(|running| running.epoch == job.epoch) {
@@ -137,10 +140,14 @@ impl Handler<Leave> for Lane {
         for running in self.runs.drain().map(|(_, running)| running) {
             running.task.abort();
         }
-        self.controls.drain().for_each(|(_, stop)| stop.cancel());
+        let given_up = self.give_up();
+        self.controls.drain().chain(self.beside.drain()).for_each(|(_, stop)| stop.cancel());
         self.releases.clear();
         let member = self.member.clone();
-        let left = async move { member.leave().await };
+        let left = async move {
+            given_up.await;
+            member.leave().await;
+        };
         Box::pin(actix::fut::ActorFutureExt::map(actix::fut::wrap_future(left), |(), _, ctx: &mut Context<Self>| {
             ctx.stop();
         }))

@@ -18,9 +18,11 @@ use tokio_util::sync::CancellationToken;
 use super::control::Said;
 use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{self, Body, EndedJob, Scope};
+use super::keeping::KeptKey;
 use super::retention::Retention;
 use crate::events::route::{self, RoutedEvent};
 use crate::job::delivered::{Delivered, NotAJob, Receipt};
+use crate::job::link::RunLink;
 use crate::job::outcome::{self, Ended, Outcome};
 use crate::job::run::{self, Finish, RunContext};
 use crate::job::{duplicate, misplaced};
@@ -28,6 +30,7 @@ use crate::job::{duplicate, misplaced};
 mod aside;
 mod assign;
 mod delete;
+mod hand_over;
 mod handlers;
 mod settle;
 
@@ -39,6 +42,8 @@ const SAID_MAX: usize = 256;
 const QUESTIONS_MAX: usize = 64;
 /// Longest wait for jobs that may share a commit.
 const GATHER_MAX: Duration = Duration::from_millis(5);
+/// Reports of a kept run within the time after which its owner gives it up.
+const REPORTS_IN_TIMEOUT: u32 = 3;
 /// Wait before an aborted commit is tried again; a hot retry would starve a rebalance.
 const COMMIT_RETRY: Duration = Duration::from_millis(50);
 
@@ -51,8 +56,12 @@ pub struct LaneSettings {
     pub group: String,
     /// Bounds.
     pub limits: LaneLimits,
-    /// How long running jobs may end when a rebalance takes their partition.
+    /// How long a rebalance that takes a partition waits for the announcement of the jobs that go on running here.
     pub revoke_grace: Duration,
+    /// How long after its last report a job that another node keeps running is run anew.
+    pub handover_timeout: Duration,
+    /// This life of the node.
+    pub incarnation: u64,
     /// Time between two deletions of records that are done.
     pub delete_interval: Duration,
     /// Partitions of the dead-letter topic.
@@ -93,7 +102,13 @@ pub struct Lane {
     member: Arc<dyn Member>,
     core: Core<Payload>,
     runs: HashMap<Key, RunningJob>,
+    /// Runs whose partitions are other nodes' now.
+    kept: HashMap<KeptKey, RunningJob>,
+    /// End the reading of control partitions: of ours, and of those of whose jobs runs are kept.
     controls: HashMap<u32, CancellationToken>,
+    /// End the reading of the other topics beside our partitions.
+    beside: HashMap<u32, CancellationToken>,
+    silences: u64,
     said: mpsc::Sender<Said>,
     sayings: Option<mpsc::Receiver<Said>>,
     forgotten: u64,
@@ -109,8 +124,10 @@ struct DrainGuard(#[expect(dead_code, reason = "its drop is the message")] onesh
 
 struct RunningJob {
     epoch: u64,
-    cancel: CancellationToken,
+    link: Arc<RunLink>,
     task: tokio::task::JoinHandle<()>,
+    /// Of a kept run: fires when its announcement is durable.
+    announced: CancellationToken,
 }
 
 /// Handle to a lane. Cheap to clone.
@@ -142,7 +159,10 @@ impl LaneHandle {
             member,
             core,
             runs: HashMap::new(),
+            kept: HashMap::new(),
             controls: HashMap::new(),
+            beside: HashMap::new(),
+            silences: 0,
             said,
             sayings: Some(sayings),
             forgotten: 0,
@@ -216,6 +236,7 @@ impl Actor for Lane {
             lane.show();
         });
         ctx.run_interval(self.settings.delete_interval, Self::delete_done);
+        ctx.run_interval(self.settings.handover_timeout / REPORTS_IN_TIMEOUT, Self::report);
     }
 }
 
@@ -282,6 +303,7 @@ impl Lane {
         metrics::counter!("relay_dedup_forgotten_total", "lane" => lane.clone()).increment(more);
         metrics::gauge!("relay_lane_running_jobs", "lane" => lane.clone()).set(self.core.running() as f64);
         metrics::gauge!("relay_lane_waiting_jobs", "lane" => lane).set(self.core.waiting() as f64);
+        self.show_hand_overs();
     }
 
     fn carry_out(&mut self, effects: Vec<Effect<Payload>>, ctx: &mut Context<Self>) {
@@ -309,7 +331,7 @@ impl Lane {
                 Effect::EndAside(job, at, cancelled) => self.end_aside(&job, at, cancelled, ctx),
                 Effect::Cancel(key) => {
                     if let Some(running) = self.runs.get(&key) {
-                        running.cancel.cancel();
+                        running.link.cancel.cancel();
                     }
                 }
                 Effect::Abandon(key) => {
@@ -317,6 +339,14 @@ impl Lane {
                         running.task.abort();
                     }
                 }
+                Effect::Keep(partition, epoch, jobs) => self.keep(partition, epoch, jobs, ctx),
+                Effect::CancelKept(key) => {
+                    if let Some(running) = self.kept.get(&key) {
+                        running.link.cancel.cancel();
+                    }
+                }
+                Effect::AbandonKept(key) => self.abandon_kept(key),
+                Effect::TakeEnd(job, end) => self.take_end(job, *end, ctx),
                 Effect::Gather => {
                     ctx.run_later(gathering(self.commit_took), |lane, ctx| {
                         let effects = lane.core.gathered();
@@ -339,13 +369,13 @@ impl Lane {
 
     fn run(&mut self, job: Box<Delivered>, ctx: &Context<Self>) {
         let (key, epoch) = ((job.at.partition, job.place.offset), job.epoch);
-        let cancel = CancellationToken::new();
-        let (context, token, addr) = (self.context.clone(), cancel.clone(), ctx.address());
+        let link = Arc::new(RunLink::default());
+        let (context, shared, addr) = (self.context.clone(), link.clone(), ctx.address());
         let task = actix::spawn(async move {
-            let finish = run::run(&context, &job, &token).await;
+            let finish = run::run(&context, &job, &shared).await;
             tell(&addr, JobEnded { job, finish }).await;
         });
-        self.runs.insert(key, RunningJob { epoch, cancel, task });
+        self.runs.insert(key, RunningJob { epoch, link, task, announced: CancellationToken::new() });
     }
 
     fn end_waiting(&mut self, job: &Delivered, outcome: Outcome, ctx: &mut Context<Self>) {
