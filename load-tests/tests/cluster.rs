@@ -7,6 +7,8 @@ mod dead_letters;
 mod one_key;
 #[path = "cluster/outages.rs"]
 mod outages;
+#[path = "cluster/poison.rs"]
+mod poison;
 #[path = "cluster/processes.rs"]
 mod processes;
 #[path = "cluster/producers.rs"]

@@ -182,6 +182,8 @@ pub enum ControlRecord {
     Cancel(CancelRequest),
     /// A node is about to call backends for these jobs.
     Started(StartedJobs),
+    /// A node that goes on, or ends in order, gave up these jobs: that they began there and did not end is no crash.
+    GivenUp(GivenUpJobs),
 }
 
 /// A request to cancel a job.
@@ -217,6 +219,20 @@ pub struct StartedJob {
     pub offset: u64,
     /// Number of the attempt, from 1.
     pub attempt: u32,
+    /// A node died that ran the job, and now it is the only such job that runs on its node: if that dies too, it is the job's doing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
+}
+
+/// Jobs that a node began and gave up without dying.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GivenUpJobs {
+    /// The node.
+    pub node: String,
+    /// Its life.
+    pub incarnation: u64,
+    /// The jobs' offsets in the partition of their lane.
+    pub offsets: Vec<u64>,
 }
 
 /// A record of a lane's dedup topic: a job of the same-numbered partition that ended, written in the transaction that ended

@@ -16,7 +16,7 @@ use relay_runtime::metrics::Metrics;
 use relay_runtime::ops_http::{Readiness, STARTING};
 use relay_runtime::random::{Random, SystemRandom};
 use relay_runtime::shutdown::Drain;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
@@ -288,8 +288,9 @@ async fn connect(
         served: OnceLock::new(),
     });
     let mut served = HashMap::new();
+    let suspects = Arc::new(Semaphore::new(1));
     for lane in &settings.lanes.names {
-        served.insert(lane.clone(), serve_lane(state, &online, &events, lane, dead_letters).await?);
+        served.insert(lane.clone(), serve_lane(state, &online, &events, lane, dead_letters, &suspects).await?);
     }
     let handles = served.values().cloned().collect();
     drop(online.served.set(served));
@@ -338,6 +339,7 @@ async fn serve_lane(
     events: &EventRecords,
     lane: &str,
     dead_letter_partitions: u32,
+    suspects: &Arc<Semaphore>,
 ) -> anyhow::Result<LaneHandle> {
     let settings = &state.settings;
     let group = group_of(lane);
@@ -358,6 +360,7 @@ async fn serve_lane(
         starts: Starts::spawn(online.log.clone(), state.clock.clone(), registrar),
         audit: online.audit.clone(),
         retry: settings.retry.clone(),
+        suspects: suspects.clone(),
     });
     let member = online
         .log
@@ -389,6 +392,7 @@ fn lane_settings(settings: &Settings, lane: &str, partitions: u32, dead_letter_p
             ),
             set_aside_max: settings.lanes.set_aside_max,
             tiers: Tiers::new(settings.retry.tiers_ms),
+            poison: settings.poison,
         },
         revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
         delete_interval: Duration::from_millis(settings.lanes.delete_interval_ms),

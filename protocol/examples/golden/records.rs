@@ -130,6 +130,15 @@ fn others() -> Vec<(String, Value)> {
                     "jobs": [{ "offset": 42, "attempt": 1 }, { "offset": 43, "attempt": 2 }] }),
         ),
         (
+            "control.started.alone".to_owned(),
+            json!({ "kind": "started", "node": "node-1", "incarnation": 1_795_458_600_123_u64,
+                    "jobs": [{ "offset": 42, "attempt": 3, "alone": true }] }),
+        ),
+        (
+            "control.given_up".to_owned(),
+            json!({ "kind": "given_up", "node": "node-1", "incarnation": 1_795_458_600_123_u64, "offsets": [42, 43] }),
+        ),
+        (
             "dedup.key".to_owned(),
             json!({ "job_id": job_id(), "tenant": "team-a", "idempotency_key": "order-4711", "body_sha256": SHA256,
                     "place": place, "outcome": "completed", "seq": (1_u64 << 32) + u64::from(u32::MAX),

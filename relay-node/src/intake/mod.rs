@@ -5,10 +5,12 @@ pub mod control;
 pub mod core;
 pub mod dedup;
 pub mod dedup_topic;
+pub mod earlier;
 pub mod lane;
 pub mod lost_group;
 pub mod retention;
 pub mod room;
+pub mod rooms;
 pub mod same;
 pub mod side;
 pub mod side_topic;
@@ -21,6 +23,8 @@ mod core_test;
 mod dedup_test;
 #[cfg(test)]
 mod dedup_topic_test;
+#[cfg(test)]
+mod earlier_test;
 #[cfg(test)]
 mod retention_test;
 #[cfg(test)]

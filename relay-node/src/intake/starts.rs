@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use relay_log::port::{Log, LogError, NewRecord, TopicPartition};
-use relay_protocol::record::{ControlRecord, StartedJob, StartedJobs};
+use relay_protocol::record::{ControlRecord, GivenUpJobs, StartedJob, StartedJobs};
 use relay_runtime::clock::Clock;
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,9 +15,12 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE_MAX: usize = 1_024;
 
 /// Hands attempts to the task that registers them. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Starts {
     queue: mpsc::Sender<Start>,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    registrar: Arc<Registrar>,
 }
 
 struct Start {
@@ -42,8 +45,36 @@ impl Starts {
     /// Starts the task; it ends with the last handle.
     pub fn spawn(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Registrar) -> Self {
         let (queue, starts) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(log, clock, registrar, starts));
-        Self { queue }
+        let registrar = Arc::new(registrar);
+        tokio::spawn(run(log.clone(), clock.clone(), registrar.clone(), starts));
+        Self { queue, log, clock, registrar }
+    }
+
+    /// The life of the node that registers.
+    pub fn life(&self) -> (&str, u64) {
+        (&self.registrar.node, self.registrar.incarnation)
+    }
+
+    /// Returns when it is durable that this node gives up these jobs, partition and offset: that they did not end here is no crash.
+    ///
+    /// # Errors
+    /// The log could not take it: the next owner takes it for a crash.
+    pub async fn give_up(&self, jobs: impl IntoIterator<Item = (u32, u64)>) -> Result<(), LogError> {
+        let mut by_partition: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        for (partition, offset) in jobs {
+            by_partition.entry(partition).or_default().push(offset);
+        }
+        let (node, incarnation) = (&self.registrar.node, self.registrar.incarnation);
+        let given_up = |offsets| ControlRecord::GivenUp(GivenUpJobs { node: node.clone(), incarnation, offsets });
+        let now_ms = self.clock.now_ms();
+        let records: Vec<NewRecord> = by_partition
+            .into_iter()
+            .map(|(partition, offsets)| self.registrar.record(partition, &given_up(offsets), now_ms))
+            .collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.log.append(records).await.map(|_| ())
     }
 
     /// Returns when the attempt and the `events` that tell of it are durable; they share a round trip.
@@ -57,7 +88,7 @@ impl Starts {
     }
 }
 
-async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Registrar, mut starts: mpsc::Receiver<Start>) {
+async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Arc<Registrar>, mut starts: mpsc::Receiver<Start>) {
     let mut batch = Vec::new();
     // What comes while one append is under way goes into the next: batches form by themselves under load.
     while starts.recv_many(&mut batch, QUEUE_MAX).await > 0 {
@@ -67,7 +98,7 @@ async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Registrar, mut
         }
         let now_ms = clock.now_ms();
         let mut records: Vec<NewRecord> =
-            by_partition.into_iter().map(|(partition, jobs)| registrar.record(partition, jobs, now_ms)).collect();
+            by_partition.into_iter().map(|(partition, jobs)| registrar.started(partition, jobs, now_ms)).collect();
         records.extend(batch.iter_mut().flat_map(|start| start.events.drain(..)));
         let outcome = log.append(records).await.map(|_| ());
         for start in batch.drain(..) {
@@ -78,13 +109,17 @@ async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Registrar, mut
 }
 
 impl Registrar {
-    fn record(&self, partition: u32, jobs: Vec<StartedJob>, now_ms: u64) -> NewRecord {
+    fn started(&self, partition: u32, jobs: Vec<StartedJob>, now_ms: u64) -> NewRecord {
         let record =
             ControlRecord::Started(StartedJobs { node: self.node.clone(), incarnation: self.incarnation, jobs });
+        self.record(partition, &record, now_ms)
+    }
+
+    fn record(&self, partition: u32, record: &ControlRecord, now_ms: u64) -> NewRecord {
         NewRecord {
             to: TopicPartition::new(self.topic.clone(), partition),
             key: None,
-            value: Some(Bytes::from(serde_json::to_vec(&record).unwrap_or_default())),
+            value: Some(Bytes::from(serde_json::to_vec(record).unwrap_or_default())),
             headers: Vec::new(),
             timestamp_ms: now_ms,
         }

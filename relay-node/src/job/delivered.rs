@@ -8,6 +8,7 @@ use relay_protocol::{Job, JobError, JobId, Priority, Task, record, topics};
 
 use super::aside::Aside;
 use crate::intake::dedup::{Body, EndedJob, Scope};
+use crate::intake::earlier::{Crashes, Verdict};
 use crate::intake::room::Waiting;
 use crate::intake::same::Identity;
 
@@ -26,6 +27,10 @@ pub struct Delivered {
     pub epoch: u64,
     /// Attempts that began before, under whichever owner.
     pub attempts_before: u32,
+    /// Crashes of nodes that it was part of.
+    pub crashes: Crashes,
+    /// What follows from them.
+    pub verdict: Verdict,
     /// What tells it apart from others.
     pub identity: Identity,
     /// Set if another job has its key.
@@ -118,6 +123,8 @@ impl Delivered {
                     job,
                     at,
                     epoch,
+                    crashes: aside.as_ref().map(|aside| aside.crashes()).unwrap_or_default(),
+                    verdict: Verdict::Ordinary,
                     aside,
                     is_stuck: false,
                     record,
@@ -217,5 +224,9 @@ impl Waiting for Delivered {
 
     fn model(&self) -> Option<&str> {
         self.job.model.as_deref()
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.verdict == Verdict::Suspect
     }
 }

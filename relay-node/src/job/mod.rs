@@ -9,6 +9,7 @@ pub mod duplicate;
 pub mod media;
 pub mod misplaced;
 pub mod outcome;
+pub mod poison;
 pub mod retry;
 pub mod run;
 pub mod url_input;

@@ -13,7 +13,7 @@ use relay_runtime::clock::Clock;
 use relay_runtime::random::Random;
 use relay_runtime::telemetry::{EXPORT_ONLY, span_with_parent, traceparent_of};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
@@ -27,6 +27,7 @@ use super::delivered::Delivered;
 use super::duplicate;
 use super::media::Media;
 use super::outcome::{Ended, Outcome};
+use super::poison::poison;
 use super::retry::{self, Next, RetrySettings};
 use super::url_input::UrlInputs;
 use crate::audit::Audit;
@@ -35,6 +36,7 @@ use crate::backend::{BackendError, Call, Output, Update};
 use crate::events::hub::Hub;
 use crate::events::route;
 use crate::events::write::EventRecords;
+use crate::intake::earlier::Verdict;
 use crate::intake::starts::Starts;
 
 /// Updates that may wait between a backend and the log; the backend's stream waits beyond.
@@ -72,6 +74,8 @@ pub struct RunContext {
     pub audit: Audit,
     /// How attempts are repeated.
     pub retry: RetrySettings,
+    /// The one place of suspects on this node, whatever their lane.
+    pub suspects: Arc<Semaphore>,
 }
 
 /// How long a job that runs may find no backend that could take it, before it is parked, beside a first look at once.
@@ -160,6 +164,13 @@ impl<'a> Run<'a> {
             }
             self.duplicate_of = None;
         }
+        if self.job.verdict == Verdict::Poison {
+            return Ok(Outcome::DeadLettered(poison(self.job.crashes)));
+        }
+        let _only = match self.job.verdict {
+            Verdict::Suspect => self.context.suspects.acquire().await.ok(),
+            _ => None,
+        };
         self.attempts().await
     }
 
@@ -260,7 +271,8 @@ impl<'a> Run<'a> {
     }
 
     async fn register(&self, backend: &str) -> Result<(), JobError> {
-        let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt };
+        let alone = self.job.verdict == Verdict::Suspect;
+        let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt, alone };
         let started = self.started_event(backend);
         let registered = |events| self.context.starts.register(self.job.at.partition, job, events);
         self.tell(started, registered).await.map_err(|error| log_unavailable(&error))?;

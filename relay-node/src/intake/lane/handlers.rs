@@ -5,7 +5,8 @@ use relay_log::port::MemberEvent;
 use relay_protocol::JobId;
 
 use super::{
-    DrainGuard, DrainLane, Fate, FromLog, FromTopics, JobEnded, Lane, LaneState, Leave, Observe, OfKey, Settled,
+    DrainGuard, DrainLane, Fate, FromLog, FromTopics, GIVE_UP_MAX, JobEnded, Lane, LaneState, Leave, Observe, OfKey,
+    Settled,
 };
 use crate::intake::control::What;
 use crate::job::run::Finish;
@@ -134,13 +135,20 @@ impl Handler<Leave> for Lane {
     type Result = actix::ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
+        let still_run: Vec<_> = self.runs.keys().copied().collect();
         for running in self.runs.drain().map(|(_, running)| running) {
             running.task.abort();
         }
         self.controls.drain().for_each(|(_, stop)| stop.cancel());
         self.releases.clear();
-        let member = self.member.clone();
-        let left = async move { member.leave().await };
+        let (member, context) = (self.member.clone(), self.context.clone());
+        let left = async move {
+            // Before the next owner can ask.
+            if !matches!(tokio::time::timeout(GIVE_UP_MAX, context.starts.give_up(still_run)).await, Ok(Ok(()))) {
+                tracing::warn!("jobs that did not end in time will look as if this node had died of them");
+            }
+            member.leave().await;
+        };
         Box::pin(actix::fut::ActorFutureExt::map(actix::fut::wrap_future(left), |(), _, ctx: &mut Context<Self>| {
             ctx.stop();
         }))
