@@ -92,6 +92,10 @@ fn events() -> Vec<(String, Value)> {
         event(1, 0, "accepted", &json!({ "place": place, "traceparent": TRACEPARENT })),
         event(first, 1, "started", &json!({ "place": place, "backend": "http://localai:8080", "node": "node-1" })),
         event(first + 1, 1, "progress", &json!({ "fraction": 0.25 })),
+        (
+            "event.progress.eta".to_owned(),
+            event(first + 1, 1, "progress", &json!({ "fraction": 0.25, "eta": "2026-11-23T18:30:12.500Z" })).1,
+        ),
         event(first + 2, 1, "partial", &json!({ "partial": { "text": "Guten" } })),
         event(
             first + 3,

@@ -6,6 +6,7 @@ pub mod attempts;
 pub mod claim_check;
 pub mod delivered;
 pub mod duplicate;
+pub mod eta;
 pub mod media;
 pub mod misplaced;
 pub mod outcome;

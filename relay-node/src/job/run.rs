@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_log::port::{Log, LogError, NewRecord};
-use relay_protocol::event::{JobCard, seq};
+use relay_protocol::event::JobCard;
 use relay_protocol::job::Hop;
 use relay_protocol::record::{AttemptFailure, StartedJob};
 use relay_protocol::{ErrorCode, Event, EventKind, Input, JobError, JobId};
@@ -32,12 +32,14 @@ use super::retry::{self, Next, RetrySettings};
 use super::url_input::UrlInputs;
 use crate::audit::Audit;
 use crate::backend::pool::{Pool, Slot};
-use crate::backend::{BackendError, Call, Output, Update};
+use crate::backend::{BackendError, Call, Output};
 use crate::events::hub::Hub;
 use crate::events::route;
 use crate::events::write::EventRecords;
 use crate::intake::earlier::Verdict;
 use crate::intake::starts::Starts;
+
+mod updates;
 
 /// Updates that may wait between a backend and the log; the backend's stream waits beyond.
 const UPDATES_MAX: usize = 64;
@@ -344,29 +346,7 @@ impl<'a> Run<'a> {
             }
             output
         };
-        tokio::join!(request.instrument(span.clone()), self.write_updates(written))
-    }
-
-    async fn write_updates(&self, mut updates: mpsc::Receiver<Update>) -> Option<u64> {
-        let (mut batch, mut n) = (Vec::new(), STARTED_N);
-        while updates.recv_many(&mut batch, UPDATES_MAX).await > 0 {
-            let now = self.context.clock.now_ms();
-            let records = batch.drain(..).map(|update| {
-                n += 1;
-                let kind = if matches!(update, Update::Partial(_)) { EventKind::Partial } else { EventKind::Progress };
-                let mut event = Event::new(self.job.job_id, self.attempt, n, kind, now);
-                match update {
-                    Update::Partial(partial) => event.partial = Some(partial),
-                    Update::Progress(fraction) => event.fraction = Some(fraction),
-                }
-                self.context.events.record(&self.job.job.tenant, &event)
-            });
-            // Partials may be lost, the result may not: the attempt goes on.
-            if let Err(error) = self.tell(records.collect(), |records| self.context.log.append(records)).await {
-                tracing::warn!(%error, job_id = %self.job.job_id, "partial events were not written");
-            }
-        }
-        (n > STARTED_N).then(|| seq(self.attempt, n))
+        tokio::join!(request.instrument(span.clone()), self.write_updates(written, slot.backend.measures(job.task)))
     }
 
     /// The result as it goes into the terminal event; what is too large for it is stored.
