@@ -10,6 +10,7 @@ pub mod handshakes;
 pub mod jobs;
 mod json;
 pub mod proxy;
+pub mod retry;
 pub mod server;
 pub mod session;
 pub mod sessions;
