@@ -282,6 +282,11 @@ pub const HEADER_DEAD_ATTEMPTS: &str = "relay-attempts";
 /// Header of a dead letter: how many of the original's own headers did not fit.
 pub const HEADER_DEAD_HEADERS_LOST: &str = "relay-headers-lost";
 
+/// Header of a dead letter: bytes of the original's value, which was too large to be written again.
+pub const HEADER_DEAD_VALUE_LOST: &str = "relay-value-lost";
+/// Header of a dead letter: bytes of the original's key, which was too large to be written again.
+pub const HEADER_DEAD_KEY_LOST: &str = "relay-key-lost";
+
 /// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AttemptFailure {

@@ -259,7 +259,7 @@ async fn connect(
         let jobs = partitions(&**log, &topics::jobs(lane)).await?;
         keeps_for_ever(&**log, &topics::jobs(lane), jobs).await?;
         let sides = (0..aside::SIDES).map(|side| aside::topic(lane, side));
-        for beside in std::iter::once(topics::dedup(lane)).chain(sides) {
+        for beside in [topics::control(lane), topics::dedup(lane)].into_iter().chain(sides) {
             let found = partitions(&**log, &beside).await?;
             anyhow::ensure!(
                 found == jobs,
@@ -345,8 +345,7 @@ async fn serve_lane(
     let group = group_of(lane);
     let partitions = online.lanes.get(lane).copied().unwrap_or_default();
     lost_group::check(&*online.log, &settings.kafka.brokers, &group, lane, partitions).await?;
-    let registrar =
-        Registrar { node: state.name.clone(), incarnation: state.incarnation, topic: topics::control(lane).into() };
+    let registrar = Registrar::new(state.name.clone(), state.incarnation, topics::control(lane).into());
     let context = Arc::new(RunContext {
         node: state.name.clone(),
         log: online.log.clone(),

@@ -26,10 +26,17 @@ pub struct StartArguments {
 }
 
 /// A process that said it is ready; killed when dropped.
-struct Started {
+pub(super) struct Started {
     child: Child,
-    url: String,
+    pub(super) url: String,
     took: Duration,
+}
+
+impl Started {
+    /// Resident memory in megabytes (10^6 bytes).
+    pub(super) fn resident_mb(&self) -> anyhow::Result<f64> {
+        resident_mb(self.child.id())
+    }
 }
 
 impl Drop for Started {
@@ -89,7 +96,7 @@ fn measure(
         times.push(started.took);
         if round + 1 == arguments.rounds {
             std::thread::sleep(Duration::from_secs(arguments.idle_seconds));
-            resident = resident_mb(started.child.id())?;
+            resident = started.resident_mb()?;
         }
     }
     times.sort_unstable();
@@ -104,7 +111,7 @@ fn measure(
     })
 }
 
-fn binary(name: &str) -> anyhow::Result<Command> {
+pub(super) fn binary(name: &str) -> anyhow::Result<Command> {
     let here = std::env::current_exe()?;
     let path = here.parent().unwrap_or(Path::new(".")).join(name);
     ensure!(path.exists(), "{} is not built: cargo build --release", path.display());
@@ -112,7 +119,7 @@ fn binary(name: &str) -> anyhow::Result<Command> {
 }
 
 /// Starts a process and waits until it takes work: its line, and then `/readyz`.
-fn start(command: &mut Command) -> anyhow::Result<Started> {
+pub(super) fn start(command: &mut Command) -> anyhow::Result<Started> {
     let began = Instant::now();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let output = child.stdout.take().context("no output")?;

@@ -34,4 +34,6 @@ mod same_test;
 #[cfg(test)]
 mod side_test;
 #[cfg(test)]
+mod starts_test;
+#[cfg(test)]
 mod tracker_test;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use relay_log::port::{Log, LogError, NewRecord, TopicPartition};
@@ -26,12 +27,13 @@ pub struct Starts {
 struct Start {
     partition: u32,
     job: StartedJob,
+    accepted_at: u64,
     events: Vec<NewRecord>,
     done: oneshot::Sender<Result<(), LogError>>,
 }
 
 /// Whose attempts are registered.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Registrar {
     /// Name of the node.
     pub node: String,
@@ -39,6 +41,8 @@ pub struct Registrar {
     pub incarnation: u64,
     /// The lane's control topic.
     pub topic: relay_log::port::Topic,
+    /// Highest time of a record so far, in milliseconds since the Unix epoch.
+    latest_ms: AtomicU64,
 }
 
 impl Starts {
@@ -66,7 +70,7 @@ impl Starts {
         }
         let (node, incarnation) = (&self.registrar.node, self.registrar.incarnation);
         let given_up = |offsets| ControlRecord::GivenUp(GivenUpJobs { node: node.clone(), incarnation, offsets });
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.registrar.stamp(self.clock.now_ms());
         let records: Vec<NewRecord> = by_partition
             .into_iter()
             .map(|(partition, offsets)| self.registrar.record(partition, &given_up(offsets), now_ms))
@@ -77,13 +81,20 @@ impl Starts {
         self.log.append(records).await.map(|_| ())
     }
 
-    /// Returns when the attempt and the `events` that tell of it are durable; they share a round trip.
+    /// Returns when the attempt of a job that was accepted at `accepted_at` and the `events` that tell of it are durable; they share
+    /// a round trip.
     ///
     /// # Errors
     /// The log could not take it: the attempt must not begin.
-    pub async fn register(&self, partition: u32, job: StartedJob, events: Vec<NewRecord>) -> Result<(), LogError> {
+    pub async fn register(
+        &self,
+        partition: u32,
+        job: StartedJob,
+        accepted_at: u64,
+        events: Vec<NewRecord>,
+    ) -> Result<(), LogError> {
         let (done, answer) = oneshot::channel();
-        self.queue.send(Start { partition, job, events, done }).await.map_err(|_| LogError::Closed)?;
+        self.queue.send(Start { partition, job, accepted_at, events, done }).await.map_err(|_| LogError::Closed)?;
         answer.await.map_err(|_| LogError::Closed)?
     }
 }
@@ -96,7 +107,8 @@ async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Arc<Registrar>
         for start in &batch {
             by_partition.entry(start.partition).or_default().push(start.job);
         }
-        let now_ms = clock.now_ms();
+        let accepted_at = batch.iter().map(|start| start.accepted_at).max();
+        let now_ms = registrar.stamp(accepted_at.unwrap_or_default().max(clock.now_ms()));
         let mut records: Vec<NewRecord> =
             by_partition.into_iter().map(|(partition, jobs)| registrar.started(partition, jobs, now_ms)).collect();
         records.extend(batch.iter_mut().flat_map(|start| start.events.drain(..)));
@@ -109,6 +121,17 @@ async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Arc<Registrar>
 }
 
 impl Registrar {
+    /// Registers for one life of one node.
+    pub fn new(node: String, incarnation: u64, topic: relay_log::port::Topic) -> Self {
+        Self { node, incarnation, topic, latest_ms: AtomicU64::new(0) }
+    }
+
+    /// A time for records that is never before an earlier one, nor before a job that it is about was accepted: the next owner
+    /// looks for them from there on, also if this machine's clock was set back meanwhile.
+    fn stamp(&self, at_least_ms: u64) -> u64 {
+        self.latest_ms.fetch_max(at_least_ms, Ordering::Relaxed).max(at_least_ms)
+    }
+
     fn started(&self, partition: u32, jobs: Vec<StartedJob>, now_ms: u64) -> NewRecord {
         let record =
             ControlRecord::Started(StartedJobs { node: self.node.clone(), incarnation: self.incarnation, jobs });

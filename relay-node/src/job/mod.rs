@@ -4,6 +4,7 @@ pub mod aside;
 mod attempt;
 pub mod attempts;
 pub mod claim_check;
+pub mod deadline;
 pub mod delivered;
 pub mod duplicate;
 pub mod eta;
@@ -15,5 +16,7 @@ pub mod retry;
 pub mod run;
 pub mod url_input;
 
+#[cfg(test)]
+mod letter_test;
 #[cfg(test)]
 mod retry_test;

@@ -23,6 +23,7 @@ use super::attempt::{After, AttemptSpan, Failure, Stopped};
 pub use super::attempt::{Finish, Leaving};
 use super::attempts;
 use super::claim_check::{ClaimCheck, Named};
+use super::deadline;
 use super::delivered::Delivered;
 use super::duplicate;
 use super::media::Media;
@@ -83,6 +84,9 @@ pub struct RunContext {
 /// How long a job that runs may find no backend that could take it, before it is parked, beside a first look at once.
 const LOOK_FOR_BACKEND: Duration = Duration::from_millis(500);
 
+/// Wait before an attempt is registered again that the log did not take.
+const REGISTER_RETRY: Duration = Duration::from_millis(500);
+
 /// Runs `job` until it ends: done, impossible, cancelled by `cancel`, too late, or all attempts failed; or until it must wait
 /// for long, for a backend or its next attempt. A job whose key an ended one has is not run: it ends as that one did.
 ///
@@ -92,7 +96,7 @@ pub async fn run(context: &RunContext, job: &Delivered, cancel: &CancellationTok
     let outcome = tokio::select! {
         biased;
         () = cancel.cancelled() => Ok(Outcome::Cancelled(JobError::new(ErrorCode::Cancelled, "the job was cancelled"))),
-        () = deadline(context, job) => Ok(Outcome::Expired(expired(job))),
+        () = deadline_of(context, job) => Ok(Outcome::Expired(expired(job))),
         outcome = run.outcome() => outcome,
     };
     match outcome {
@@ -110,9 +114,9 @@ pub fn expired(job: &Delivered) -> JobError {
     JobError::new(ErrorCode::DeadlineExceeded, format!("the job was not done before its deadline {at}"))
 }
 
-async fn deadline(context: &RunContext, job: &Delivered) {
+async fn deadline_of(context: &RunContext, job: &Delivered) {
     match job.job.deadline {
-        Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(context.clock.now_ms()))).await,
+        Some(at) => deadline::passed(&*context.clock, at).await,
         None => std::future::pending().await,
     }
 }
@@ -275,9 +279,18 @@ impl<'a> Run<'a> {
     async fn register(&self, backend: &str) -> Result<(), JobError> {
         let alone = self.job.verdict == Verdict::Suspect;
         let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt, alone };
-        let started = self.started_event(backend);
-        let registered = |events| self.context.starts.register(self.job.at.partition, job, events);
-        self.tell(started, registered).await.map_err(|error| log_unavailable(&error))?;
+        let (partition, accepted_at) = (self.job.at.partition, self.job.place.accepted_at);
+        // A log that takes nothing now, as with a full disk, is not the job's fault: that is no attempt.
+        while let Err(error) = {
+            let registered = |events| self.context.starts.register(partition, job, accepted_at, events);
+            self.tell(self.started_event(backend), registered).await
+        } {
+            if !matches!(error, LogError::Unavailable(_)) {
+                return Err(log_unavailable(&error));
+            }
+            tracing::warn!(%error, job_id = %self.job.job_id, "an attempt cannot be registered, trying again");
+            tokio::time::sleep(REGISTER_RETRY).await;
+        }
         self.context.audit.attempt(self.job, self.attempt);
         Ok(())
     }

@@ -35,7 +35,7 @@ pub struct LaneLimits {
     pub weights: Weights,
     /// Jobs of one tenant or model among those that wait.
     pub shares: Shares,
-    /// Jobs of one partition that may be set aside; beyond it the partition is not read on.
+    /// Jobs that may be set aside, of which each partition has an equal part; beyond it the partition is not read on.
     pub set_aside_max: usize,
     /// How long jobs wait in each delay tier.
     pub tiers: Tiers,
@@ -464,9 +464,10 @@ impl<P: Ends> Core<P> {
         let waiting = (self.waiting() - self.room.suspects() + leaving).max(self.room.suspects());
         // Reading goes on only when half of the room is free, so that it does not stop and go with each job.
         let (full, half_full) = (waiting >= self.limits.waiting_max, waiting > self.limits.waiting_max / 2);
+        let set_aside_max = (self.limits.set_aside_max / self.partitions.len().max(1)).max(1);
         for (number, owned) in &mut self.partitions {
             let pause = full || (owned.paused && half_full) || !owned.tracker.has_room();
-            let pause = pause || owned.sides.len() >= self.limits.set_aside_max;
+            let pause = pause || owned.sides.len() >= set_aside_max;
             if pause != owned.paused {
                 owned.paused = pause;
                 effects.push(Effect::Pause(*number, pause));
