@@ -86,12 +86,15 @@ impl Node {
         let addr = listeners.first().context("no address to listen on")?.local_addr()?;
         let state = Arc::new(state(advertised(settings, addr), parts.builtin)?);
         let stop = CancellationToken::new();
+        let upkeep = parts.metrics.clone();
         let running = server::start(web::Data::from(state.clone()), authenticator, parts.metrics, listeners)?;
         let server = running.handle();
         actix_rt::spawn(running);
         if let Some(link) = state.coordinator.clone() {
             actix_rt::spawn(link.keep(Arc::downgrade(&state), stop.clone()));
         }
+        // Else samples that nobody scrapes stay for ever.
+        actix_rt::spawn(upkeep.upkeep(stop.clone()));
         let lanes = Arc::new(OnceLock::new());
         let (refuse, refused) = watch::channel(None);
         let starting = go_online(state.clone(), parts.log, lanes.clone(), stop.clone());

@@ -20,6 +20,8 @@ use crate::broker::Broker;
 const BATCH: usize = 1_000;
 /// Appends under way.
 const APPENDS: usize = 8;
+/// Seconds between two figures on stderr.
+const SAY_EVERY_S: u64 = 10;
 /// Time between two looks at the node.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,8 @@ async fn measure(arguments: &QueuedArguments, wait_for: WaitFor) -> anyhow::Resu
             .env("RELAY__KAFKA__BROKERS", &broker.bootstrap)
             .env("RELAY__KAFKA__REPLICATION_FACTOR", "1")
             .env("RELAY__KAFKA__MIN_IN_SYNC_REPLICAS", "1")
+            // Nobody listens there: its models are not to be had now.
+            .env("RELAY__BACKENDS__STATIC", "http://127.0.0.1:1")
             .env("RELAY__TOPICS__LANE_PARTITIONS", arguments.partitions.to_string()),
     )?;
     let written = write(&broker.bootstrap, arguments, wait_for).await?;
@@ -169,6 +173,10 @@ async fn watch(node: &Started, time: Duration) -> anyhow::Result<Watched> {
         tokio::time::sleep(LOOK).await;
         watched.last_mb = node.resident_mb()?;
         watched.most_mb = watched.most_mb.max(watched.last_mb);
+        let seconds = began.elapsed().as_secs();
+        if seconds.is_multiple_of(SAY_EVERY_S) {
+            eprintln!("{seconds:>5} s: {:.1} MB resident", watched.last_mb);
+        }
         if began.elapsed() < Duration::from_secs(10) {
             watched.early_mb = watched.last_mb;
         }

@@ -137,7 +137,7 @@ async fn progress_of_unknown_work_does_not_say_when_it_will_be_done() {
     let (cluster, calls) = Cluster::staged(&[]).await;
     let api = cluster.api();
     let job = api.submit(json!({})).await;
-    let mut stream = api.events(&job, None).await;
+    let stream = api.events(&job, None).await;
     let call = calls.next().await;
     call.progress(0.1).await;
     // Long enough that measured work would have told.
