@@ -141,9 +141,16 @@ impl Reporter {
         match event.event {
             EventKind::Progress => {
                 let percent = (event.fraction.unwrap_or_default().clamp(0.0, 1.0) * 100.0) as u64;
+                let left = left(event);
                 match &self.bar {
-                    Some(bar) => bar.set_position(percent),
-                    None => self.say(&format!("progress: {percent} %")),
+                    Some(bar) => {
+                        bar.set_position(percent);
+                        bar.set_message(left.map_or("working".to_owned(), |left| format!("working, {left} left")));
+                    }
+                    None => self.say(&format!(
+                        "progress: {percent} %{}",
+                        left.map(|l| format!(", {l} left")).unwrap_or_default()
+                    )),
                 }
             }
             EventKind::Started => {
@@ -189,6 +196,16 @@ impl Reporter {
         bar.set_message(what);
         bar.enable_steady_tick(Duration::from_millis(200));
     }
+}
+
+/// How long a `progress` event says that it takes still, by the node's own clock; `None` if it does not say.
+fn left(event: &Event) -> Option<String> {
+    let seconds = event.eta?.saturating_sub(event.at).div_ceil(1_000);
+    Some(match seconds {
+        0..=119 => format!("about {seconds} s"),
+        120..=7_199 => format!("about {} min", seconds.div_ceil(60)),
+        _ => format!("about {} h", seconds.div_ceil(3_600)),
+    })
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use load_tests::bench::jobs::{self, JobsArguments};
 use load_tests::bench::path::{self, PathArguments};
+use load_tests::bench::queued::{self, QueuedArguments};
 use load_tests::bench::start::{self, StartArguments};
 use load_tests::bench::take_over::{self, TakeOverArguments};
 use load_tests::chaos::{self, ChaosArguments};
@@ -31,6 +32,8 @@ enum Bench {
     Path(PathArguments),
     /// Durable jobs with their results: raw Kafka, the relay, and other durable queues, one after the other.
     Jobs(JobsArguments),
+    /// Memory of a node while very many jobs wait in its lane.
+    Queued(QueuedArguments),
     /// Start to ready, and memory without work.
     Start(StartArguments),
     /// Nodes killed in the middle of load: the time to the next attempt of the jobs that they were running.
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse() {
         Arguments::Bench(Bench::Path(arguments)) => runtime()?.block_on(path::run(arguments)),
         Arguments::Bench(Bench::Jobs(arguments)) => runtime()?.block_on(jobs::run(arguments)),
+        Arguments::Bench(Bench::Queued(arguments)) => runtime()?.block_on(queued::run(arguments)),
         Arguments::Bench(Bench::Start(arguments)) => start::run(&arguments),
         Arguments::Bench(Bench::Takeover(arguments)) => runtime()?.block_on(take_over::run(arguments)),
         Arguments::Chaos(arguments) => runtime()?.block_on(chaos::run(arguments)),

@@ -9,6 +9,8 @@ mod hand_over;
 mod one_key;
 #[path = "cluster/outages.rs"]
 mod outages;
+#[path = "cluster/poison.rs"]
+mod poison;
 #[path = "cluster/processes.rs"]
 mod processes;
 #[path = "cluster/producers.rs"]

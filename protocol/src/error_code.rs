@@ -103,6 +103,8 @@ error_codes! {
     Cancelled "cancelled" 409 false;
     /// All attempts were used up.
     AttemptsExhausted "attempts_exhausted" 502 false;
+    /// Nodes die of it: it was the only suspect on each of them.
+    Poison "poison" 502 false;
     /// The node that ran the attempt died, or lost the job.
     AttemptLost "attempt_lost" 503 true;
     /// There is no such job, or not for this tenant, or not any more.

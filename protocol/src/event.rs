@@ -112,6 +112,11 @@ pub struct Event {
     /// `progress`: from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fraction: Option<f32>,
+    /// `progress`: when the attempt is done if it goes on as fast as so far. Only where `fraction` is measured against a known
+    /// amount of work (the media's size or duration), and not before there is something to go by.
+    #[serde(default, with = "rfc3339_option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub eta: Option<u64>,
     /// `partial`: the piece; its shape depends on the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<Value>,
@@ -258,6 +263,7 @@ impl Event {
             backend: None,
             node: None,
             fraction: None,
+            eta: None,
             partial: None,
             retry_at: None,
             result: None,

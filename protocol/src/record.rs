@@ -187,7 +187,8 @@ pub enum ControlRecord {
     Kept(KeptJobs),
     /// A kept job's attempt has ended: its owner commits that; the record's key is the node's name.
     KeptEnd(Box<KeptEnd>),
-    /// A node does not run these jobs any more that it kept, and will not tell of an end; the record's key is the node's name.
+    /// A node does not run these jobs any more and lives: no end will be told, and that they began there is no crash; the record's
+    /// key is the node's name.
     GivenUp(KeptJobs),
 }
 
@@ -224,6 +225,9 @@ pub struct StartedJob {
     pub offset: u64,
     /// Number of the attempt, from 1.
     pub attempt: u32,
+    /// A node died that ran the job, and now it is the only such job that runs on its node: if that dies too, it is the job's doing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
 }
 
 /// A record of a lane's dedup topic: a job of the same-numbered partition that ended, written in the transaction that ended
@@ -302,6 +306,11 @@ pub const HEADER_DEAD_ATTEMPTS: &str = "relay-attempts";
 
 /// Header of a dead letter: how many of the original's own headers did not fit.
 pub const HEADER_DEAD_HEADERS_LOST: &str = "relay-headers-lost";
+
+/// Header of a dead letter: bytes of the original's value, which was too large to be written again.
+pub const HEADER_DEAD_VALUE_LOST: &str = "relay-value-lost";
+/// Header of a dead letter: bytes of the original's key, which was too large to be written again.
+pub const HEADER_DEAD_KEY_LOST: &str = "relay-key-lost";
 
 /// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

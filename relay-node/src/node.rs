@@ -17,7 +17,7 @@ use relay_runtime::metrics::Metrics;
 use relay_runtime::ops_http::{Readiness, STARTING};
 use relay_runtime::random::{Random, SystemRandom};
 use relay_runtime::shutdown::Drain;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
@@ -90,12 +90,15 @@ impl Node {
         let addr = listeners.first().context("no address to listen on")?.local_addr()?;
         let state = Arc::new(state(advertised(settings, addr), parts.builtin)?);
         let stop = CancellationToken::new();
+        let upkeep = parts.metrics.clone();
         let running = server::start(web::Data::from(state.clone()), authenticator, parts.metrics, listeners)?;
         let server = running.handle();
         actix_rt::spawn(running);
         if let Some(link) = state.coordinator.clone() {
             actix_rt::spawn(link.keep(Arc::downgrade(&state), stop.clone()));
         }
+        // Else samples that nobody scrapes stay for ever.
+        actix_rt::spawn(upkeep.upkeep(stop.clone()));
         let lanes = Arc::new(OnceLock::new());
         let (refuse, refused) = watch::channel(None);
         let starting = go_online(state.clone(), parts.log, lanes.clone(), stop.clone());
@@ -262,7 +265,7 @@ async fn connect(
         let jobs = partitions(&**log, &topics::jobs(lane)).await?;
         keeps_for_ever(&**log, &topics::jobs(lane), jobs).await?;
         let sides = (0..aside::SIDES).map(|side| aside::topic(lane, side));
-        for beside in std::iter::once(topics::dedup(lane)).chain(sides) {
+        for beside in [topics::control(lane), topics::dedup(lane)].into_iter().chain(sides) {
             let found = partitions(&**log, &beside).await?;
             anyhow::ensure!(
                 found == jobs,
@@ -292,8 +295,9 @@ async fn connect(
         served: OnceLock::new(),
     });
     let mut served = HashMap::new();
+    let suspects = Arc::new(Semaphore::new(1));
     for lane in &settings.lanes.names {
-        served.insert(lane.clone(), serve_lane(state, &online, &events, lane, dead_letters).await?);
+        served.insert(lane.clone(), serve_lane(state, &online, &events, lane, dead_letters, &suspects).await?);
     }
     let handles = served.values().cloned().collect();
     drop(online.served.set(served));
@@ -343,13 +347,13 @@ async fn serve_lane(
     events: &EventRecords,
     lane: &str,
     dead_letter_partitions: u32,
+    suspects: &Arc<Semaphore>,
 ) -> anyhow::Result<LaneHandle> {
     let settings = &state.settings;
     let group = group_of(lane);
     let partitions = online.lanes.get(lane).copied().unwrap_or_default();
     lost_group::check(&*online.log, &settings.kafka.brokers, &group, lane, partitions).await?;
-    let registrar =
-        Registrar { node: state.name.clone(), incarnation: state.incarnation, topic: topics::control(lane).into() };
+    let registrar = Registrar::new(state.name.clone(), state.incarnation, topics::control(lane).into());
     let context = Arc::new(RunContext {
         node: state.name.clone(),
         log: online.log.clone(),
@@ -363,6 +367,7 @@ async fn serve_lane(
         starts: Starts::spawn(online.log.clone(), state.clock.clone(), registrar),
         audit: online.audit.clone(),
         retry: settings.retry.clone(),
+        suspects: suspects.clone(),
     });
     let member = online
         .log
@@ -396,6 +401,7 @@ fn lane_settings(settings: &Settings, lane: &str, partitions: u32, dead_letter_p
             set_aside_max: settings.lanes.set_aside_max,
             tiers: Tiers::new(settings.retry.tiers_ms),
             handover_timeout_ms: settings.lanes.handover_timeout_ms,
+            poison: settings.poison,
         },
         revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
         handover_timeout: Duration::from_millis(settings.lanes.handover_timeout_ms),

@@ -12,6 +12,7 @@ use crate::backend::localai::LocalAiSettings;
 use crate::dlq::DlqSettings;
 use crate::events::catch_up::EventSettings;
 use crate::fair::{WEIGHT_MAX, Weights};
+use crate::intake::earlier::PoisonLimits;
 use crate::job::claim_check::StoreSettings;
 use crate::job::retry::{RetrySettings, Tiers};
 
@@ -39,6 +40,7 @@ pub struct Settings {
     pub lanes: LanesSettings,
     pub dedup: DedupSettings,
     pub retry: RetrySettings,
+    pub poison: PoisonLimits,
     pub dlq: DlqSettings,
     pub store: StoreSettings,
     pub inputs: InputSettings,
@@ -225,6 +227,9 @@ impl Settings {
         }
         if self.dedup.window_h == 0 || self.dedup.entries_max == 0 {
             return wrong("dedup.window_h", "and dedup.entries_max must be at least 1");
+        }
+        if self.poison.suspect_after == 0 || self.poison.crashes_max == 0 {
+            return wrong("poison.suspect_after", "and poison.crashes_max must be at least 1");
         }
         if self.retry.attempts_max == 0 || self.retry.attempts_max > relay_protocol::limits::ATTEMPTS_MAX {
             return wrong("retry.attempts_max", "must be 1 to 16");

@@ -26,6 +26,8 @@ mod limits;
 mod processes;
 #[path = "dlq/requests.rs"]
 mod requests;
+#[path = "dlq/retry.rs"]
+mod retry;
 #[allow(dead_code, reason = "shared with the tests of jobs, which use more of it")]
 #[path = "jobs/stage.rs"]
 mod stage;

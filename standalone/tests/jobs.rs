@@ -11,6 +11,8 @@ mod api;
 mod aside;
 #[path = "jobs/audit.rs"]
 mod audit;
+#[path = "jobs/bad_input.rs"]
+mod bad_input;
 #[path = "jobs/cancel.rs"]
 mod cancel;
 #[path = "jobs/cli.rs"]

@@ -1,4 +1,4 @@
-//! `jobs`: lists, shows and cancels the jobs that the job view knows.
+//! `jobs`: lists, shows, cancels and retries the jobs that the job view knows.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,9 @@ use crate::output::{Failure, print_line};
 use crate::settings::{ClientSettings, http_url};
 use crate::tls::Trust;
 
+/// Exit code when some jobs were refused.
+const REFUSED: u8 = 3;
+
 /// What to do with the jobs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobsCommand {
@@ -22,7 +25,9 @@ pub(crate) enum JobsCommand {
     /// Show one job
     Show(ShowArgs),
     /// Ask to cancel the jobs that filters find
-    Cancel(CancelArgs),
+    Cancel(BulkArgs),
+    /// Run the dead-lettered jobs that filters find anew
+    Retry(BulkArgs),
 }
 
 /// Which jobs.
@@ -71,9 +76,9 @@ pub(crate) struct ShowArgs {
     json: bool,
 }
 
-/// Arguments of `jobs cancel`.
+/// Arguments of `jobs cancel` and `jobs retry`.
 #[derive(Debug, Args)]
-pub(crate) struct CancelArgs {
+pub(crate) struct BulkArgs {
     #[command(flatten)]
     filter: FilterArgs,
     /// Only say which jobs it would be
@@ -90,7 +95,7 @@ impl JobsCommand {
         match self {
             Self::List(args) => args.json,
             Self::Show(args) => args.json,
-            Self::Cancel(args) => args.json,
+            Self::Cancel(args) | Self::Retry(args) => args.json,
         }
     }
 }
@@ -123,6 +128,7 @@ pub(crate) async fn run(settings: &ClientSettings, command: &JobsCommand) -> Res
             Ok(ExitCode::SUCCESS)
         }
         JobsCommand::Cancel(args) => cancel(settings, args).await,
+        JobsCommand::Retry(args) => retry(settings, args).await,
     }
 }
 
@@ -145,14 +151,43 @@ async fn list(settings: &ClientSettings, args: &ListArgs) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-async fn cancel(settings: &ClientSettings, args: &CancelArgs) -> Result<ExitCode, Failure> {
-    let mut filter = args.filter.pairs();
+/// The body of a request for many jobs: not for all by mistake.
+fn bulk(args: &BulkArgs) -> Result<Ask, Failure> {
+    let filter = args.filter.pairs();
     if filter.iter().all(|(name, _)| matches!(*name, "limit" | "cursor")) {
         return Err(Failure::Usage("name at least one of --status, --task, --tenant, --since".to_owned()));
     }
-    let filter: serde_json::Map<_, _> = filter.drain(..).map(|(name, value)| (name.to_owned(), value)).collect();
-    let body = json!({ "filter": filter, "dry_run": args.dry_run });
-    let answer = ask(settings, "/v1/jobs/cancel", Ask::Post(body)).await?;
+    let filter: serde_json::Map<_, _> = filter.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Ok(Ask::Post(json!({ "filter": filter, "dry_run": args.dry_run })))
+}
+
+async fn retry(settings: &ClientSettings, args: &BulkArgs) -> Result<ExitCode, Failure> {
+    let answer = ask(settings, "/v1/jobs/retry", bulk(args)?).await?;
+    let jobs = answer["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let refused = jobs.iter().filter(|job| job["outcome"] == "refused").count();
+    if args.json {
+        print_line(answer.to_string().as_bytes())?;
+    } else {
+        for job in jobs {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            // Without a letter it is called as it was asked for: by its id.
+            let id = job["job_id"].as_str().map_or_else(|| text(&job["id"]), str::to_owned);
+            let line = match text(&job["outcome"]).as_str() {
+                "redriven" => format!("{id} runs anew as {}", text(&job["redriven_as"])),
+                "would_redrive" => format!("{id} would run anew"),
+                _ => format!("{id} refused: {}", text(&job["error"]["message"])),
+            };
+            print_line(line.as_bytes())?;
+        }
+        let verb = if args.dry_run { "would run anew" } else { "run anew" };
+        eprintln!("{} jobs {verb}, {refused} refused", jobs.len() - refused);
+        hints(&answer);
+    }
+    Ok(if refused > 0 { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
+}
+
+async fn cancel(settings: &ClientSettings, args: &BulkArgs) -> Result<ExitCode, Failure> {
+    let answer = ask(settings, "/v1/jobs/cancel", bulk(args)?).await?;
     if args.json {
         print_line(answer.to_string().as_bytes())?;
         return Ok(ExitCode::SUCCESS);

@@ -26,7 +26,8 @@ pub fn cancel_requests(jobs: &[JobRow], subject: &str, now_ms: u64) -> Vec<(JobI
                 key: Some(Bytes::from(job.job_id.to_string())),
                 value: Some(Bytes::from(serde_json::to_vec(&request).ok()?)),
                 headers: Vec::new(),
-                timestamp_ms: now_ms,
+                // Owners look for it from the job's own time on, whatever this machine's clock says.
+                timestamp_ms: now_ms.max(place.accepted_at),
             };
             Some((job.job_id, record))
         })

@@ -32,6 +32,13 @@ pub(super) struct Started {
     took: Duration,
 }
 
+impl Started {
+    /// Resident memory in megabytes (10^6 bytes).
+    pub(super) fn resident_mb(&self) -> anyhow::Result<f64> {
+        resident_mb(self.child.id())
+    }
+}
+
 impl Drop for Started {
     fn drop(&mut self) {
         // One that ended by itself is gone already.
@@ -89,7 +96,7 @@ fn measure(
         times.push(started.took);
         if round + 1 == arguments.rounds {
             std::thread::sleep(Duration::from_secs(arguments.idle_seconds));
-            resident = resident_mb(started.child.id())?;
+            resident = started.resident_mb()?;
         }
     }
     times.sort_unstable();

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// In the input of embeddings that are never answered, whatever the backend is told.
+pub(crate) const NEVER: &str = "nobody survives this";
 /// Longest wait for a request.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -15,6 +17,14 @@ pub(crate) struct SlowBackend {
     requests: Arc<AtomicUsize>,
     answers: Arc<AtomicBool>,
     failures: Arc<AtomicUsize>,
+    held: Arc<Held>,
+}
+
+/// Embeddings that are never answered, and others beside them.
+#[derive(Default)]
+struct Held {
+    came: AtomicUsize,
+    others: AtomicUsize,
 }
 
 impl SlowBackend {
@@ -23,14 +33,15 @@ impl SlowBackend {
         let url = format!("http://{}", listener.local_addr()?);
         let (requests, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let failures = Arc::new(AtomicUsize::new(0));
-        let shared = (requests.clone(), answers.clone(), failures.clone());
+        let held = Arc::new(Held::default());
+        let shared = (requests.clone(), answers.clone(), failures.clone(), held.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (requests, answers, failures) = shared.clone();
-                std::thread::spawn(move || serve(stream, &requests, &answers, &failures));
+                let (requests, answers, failures, held) = shared.clone();
+                std::thread::spawn(move || serve(stream, &requests, &answers, &failures, &held));
             }
         });
-        Ok(Self { url, requests, answers, failures })
+        Ok(Self { url, requests, answers, failures, held })
     }
 
     /// Embeddings that were asked for.
@@ -47,6 +58,21 @@ impl SlowBackend {
         Ok(())
     }
 
+    /// Waits until `count` embeddings came that are never answered; others that are being worked on then.
+    pub(crate) fn wait_for_held(&self, count: usize) -> anyhow::Result<usize> {
+        let began = Instant::now();
+        while self.held.came.load(Ordering::SeqCst) < count {
+            anyhow::ensure!(began.elapsed() < PATIENCE, "it did not come");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(self.held.others.load(Ordering::SeqCst))
+    }
+
+    /// Embeddings that came and are never answered.
+    pub(crate) fn held(&self) -> usize {
+        self.held.came.load(Ordering::SeqCst)
+    }
+
     /// Fails the next `count` embeddings.
     pub(crate) fn fail(&self, count: usize) {
         self.failures.store(count, Ordering::SeqCst);
@@ -58,7 +84,13 @@ impl SlowBackend {
 }
 
 /// Serves one connection; a peer that is gone ends it.
-fn serve(stream: TcpStream, requests: &AtomicUsize, answers: &AtomicBool, failures: &AtomicUsize) -> Option<()> {
+fn serve(
+    stream: TcpStream,
+    requests: &AtomicUsize,
+    answers: &AtomicBool,
+    failures: &AtomicUsize,
+    held: &Held,
+) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut writer = stream;
     loop {
@@ -74,18 +106,27 @@ fn serve(stream: TcpStream, requests: &AtomicUsize, answers: &AtomicBool, failur
                 length = value.trim().parse().ok()?;
             }
         }
-        reader.read_exact(&mut vec![0; length]).ok()?;
+        let mut input = vec![0; length];
+        reader.read_exact(&mut input).ok()?;
         let mut status = "200 OK";
         let body = if first.contains("/v1/models") {
             r#"{"object":"list","data":[{"id":"m","object":"model"}]}"#
         } else if first.contains("/v1/embeddings") {
             requests.fetch_add(1, Ordering::SeqCst);
+            if String::from_utf8_lossy(&input).contains(NEVER) {
+                held.came.fetch_add(1, Ordering::SeqCst);
+                // Until its caller is gone.
+                reader.read_exact(&mut [0]).ok()?;
+                return None;
+            }
+            held.others.fetch_add(1, Ordering::SeqCst);
             while !answers.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(5));
             }
             if failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 status = "500 Internal Server Error";
             }
+            held.others.fetch_sub(1, Ordering::SeqCst);
             r#"{"model":"m","object":"list","data":[{"index":0,"embedding":[0.5,0.25]}],"usage":{"prompt_tokens":1,"total_tokens":1}}"#
         } else {
             "{}"

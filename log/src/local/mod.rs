@@ -9,6 +9,9 @@ mod local_test;
 mod member;
 mod reader;
 mod record;
+mod space;
+#[cfg(test)]
+mod space_test;
 mod store;
 #[cfg(test)]
 mod store_test;
@@ -24,6 +27,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use self::core::Core;
 use self::member::LocalMember;
 use self::reader::LocalReader;
+pub use self::space::Free;
+use self::space::Space;
 use self::store::Store;
 use self::writer::{Command, Writer};
 use crate::port::{
@@ -45,6 +50,8 @@ pub struct LocalLogSettings {
     pub store_cache_bytes: usize,
     /// How long a member may take to settle a partition that is taken from it.
     pub session_timeout: Duration,
+    /// Bytes that must stay free on the disk: nothing new is taken beyond that, and what was taken may use three quarters of it to end.
+    pub free_bytes_min: u64,
 }
 
 impl Default for LocalLogSettings {
@@ -53,6 +60,7 @@ impl Default for LocalLogSettings {
             cache_bytes_max: 64 * 1024 * 1024,
             store_cache_bytes: 32 * 1024 * 1024,
             session_timeout: Duration::from_secs(6),
+            free_bytes_min: 32 * 1024 * 1024,
         }
     }
 }
@@ -82,13 +90,21 @@ impl LocalLog {
     /// # Errors
     /// [`LogError::Unavailable`]: the folder cannot be used, or another process has it open.
     pub fn open(folder: &Path, settings: &LocalLogSettings) -> Result<Self, LogError> {
+        Self::open_with(folder, settings, space::free_of(folder))
+    }
+
+    /// The same, with another view of how much room there is.
+    ///
+    /// # Errors
+    /// As [`LocalLog::open`].
+    pub fn open_with(folder: &Path, settings: &LocalLogSettings, free: Free) -> Result<Self, LogError> {
         let unusable = |error: std::io::Error| LogError::Unavailable(format!("{}: {error}", folder.display()));
         std::fs::create_dir_all(folder).map_err(unusable)?;
         let (store, kept) = Store::open(&folder.join(FILE), settings.store_cache_bytes)?;
         let core = Core::new(kept, settings.session_timeout, settings.cache_bytes_max);
         let (commands, waiting) = mpsc::channel(COMMANDS_MAX);
         let shared = Arc::new(Shared { core: Mutex::new(core), store, changed: Notify::new(), commands });
-        let writer = Writer::new(Arc::downgrade(&shared), waiting);
+        let writer = Writer::new(Arc::downgrade(&shared), waiting, Space::new(free, settings.free_bytes_min));
         std::thread::Builder::new().name("local-log".to_owned()).spawn(move || writer.run()).map_err(unusable)?;
         Ok(Self(shared))
     }

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
 use super::core::{Core, MemberId, Write};
+use super::space::{Budget, Space};
 use crate::port::{Commit, CommitError, LogError, NewRecord, TopicPartition, TopicSpec};
 
 /// Commands that go into one group.
@@ -33,13 +34,14 @@ enum Answer {
 pub(super) struct Writer {
     shared: Weak<Shared>,
     commands: mpsc::Receiver<Command>,
+    space: Space,
     /// Why nothing can be written any more: after a failed fsync nobody knows what the file holds.
     failed: Option<LogError>,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Weak<Shared>, commands: mpsc::Receiver<Command>) -> Self {
-        Self { shared, commands, failed: None }
+    pub(super) fn new(shared: Weak<Shared>, commands: mpsc::Receiver<Command>, space: Space) -> Self {
+        Self { shared, commands, space, failed: None }
     }
 
     /// Runs until the last handle of the log is gone.
@@ -69,8 +71,9 @@ impl Writer {
         let mut writes = Vec::new();
         let mut answers = Vec::with_capacity(group.len());
         if self.failed.is_none() {
+            let mut room = self.space.now();
             let mut core = shared.core();
-            answers.extend(group.drain(..).map(|command| apply(&mut core, command, &mut writes)));
+            answers.extend(group.drain(..).map(|command| apply(&mut core, command, &mut room, &mut writes)));
             if tick {
                 core.tick(now_ms(), &mut writes);
             }
@@ -95,19 +98,22 @@ impl Writer {
     }
 }
 
-fn apply(core: &mut Core, command: Command, writes: &mut Vec<Write>) -> Answer {
+fn apply(core: &mut Core, command: Command, room: &mut Budget, writes: &mut Vec<Write>) -> Answer {
     match command {
         Command::CreateTopics(specs, reply) => {
             specs.iter().for_each(|spec| core.create_topic(spec, writes));
             Answer::Done(Ok(()), reply)
         }
-        Command::Append(records, reply) => Answer::Appended(core.append(records, writes), reply),
+        Command::Append(records, reply) => {
+            Answer::Appended(room.append(&records).and_then(|()| core.append(records, writes)), reply)
+        }
         Command::Commit(commit, reply) => {
             let (group, member, commit) = *commit;
-            Answer::Committed(core.commit(&group, member, commit, writes), reply)
+            let done = room.commit(&commit.records).and_then(|()| core.commit(&group, member, commit, writes));
+            Answer::Committed(done, reply)
         }
         Command::DeleteBefore(at, offset, reply) => Answer::Done(core.delete_before(&at, offset, writes), reply),
-        Command::Health(reply) => Answer::Done(Ok(()), reply),
+        Command::Health(reply) => Answer::Done(room.health(), reply),
     }
 }
 

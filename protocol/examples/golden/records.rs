@@ -92,6 +92,10 @@ fn events() -> Vec<(String, Value)> {
         event(1, 0, "accepted", &json!({ "place": place, "traceparent": TRACEPARENT })),
         event(first, 1, "started", &json!({ "place": place, "backend": "http://localai:8080", "node": "node-1" })),
         event(first + 1, 1, "progress", &json!({ "fraction": 0.25 })),
+        (
+            "event.progress.eta".to_owned(),
+            event(first + 1, 1, "progress", &json!({ "fraction": 0.25, "eta": "2026-11-23T18:30:12.500Z" })).1,
+        ),
         event(first + 2, 1, "partial", &json!({ "partial": { "text": "Guten" } })),
         event(
             first + 3,
@@ -127,6 +131,16 @@ fn others() -> Vec<(String, Value)> {
         (
             "control.started".to_owned(),
             json!({ "kind": "started", "node": "node-1", "incarnation": 1_795_458_600_123_u64,
+                    "jobs": [{ "offset": 42, "attempt": 1 }, { "offset": 43, "attempt": 2 }] }),
+        ),
+        (
+            "control.started.alone".to_owned(),
+            json!({ "kind": "started", "node": "node-1", "incarnation": 1_795_458_600_123_u64,
+                    "jobs": [{ "offset": 42, "attempt": 3, "alone": true }] }),
+        ),
+        (
+            "control.given_up".to_owned(),
+            json!({ "kind": "given_up", "node": "node-1", "incarnation": 1_795_458_600_123_u64,
                     "jobs": [{ "offset": 42, "attempt": 1 }, { "offset": 43, "attempt": 2 }] }),
         ),
         (

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use relay_protocol::ErrorCode;
+use relay_protocol::{ErrorCode, Task};
 
 use super::builtin::{self, BuiltinTask, Cancelled, Limits, MediaError, Progress, Source};
 use super::slots::BUILTIN;
@@ -21,6 +21,11 @@ pub struct InProcess {
 impl Backend for InProcess {
     fn name(&self) -> &str {
         BUILTIN
+    }
+
+    fn measures(&self, task: Task) -> bool {
+        // They go through the media from its first byte to its last; the others report stages.
+        matches!(task, Task::Vad | Task::Loudness | Task::Waveform)
     }
 
     async fn call(&self, call: Call, updates: Updates) -> Result<Output, BackendError> {

@@ -118,6 +118,13 @@ pub trait Backend: Send + Sync {
     /// Its name in events and metrics: a URL, or `builtin`.
     fn name(&self) -> &str;
 
+    /// Whether its progress with `task` is the share of a known amount of work that is done, so that the time left follows
+    /// from it.
+    fn measures(&self, task: Task) -> bool {
+        let _ = task;
+        false
+    }
+
     /// Does one job's work.
     ///
     /// # Errors

@@ -165,6 +165,29 @@ async fn act(
     Ok(LetterAnswer { dry_run, letters, cursor: look.cursor })
 }
 
+/// Redrives the newest letters of these jobs, but for those that are closed already; with `dry_run` only tells what would
+/// happen. A job without a letter is refused in its result.
+///
+/// # Errors
+/// Letters cannot be read now, or there are too many requests about them.
+pub(super) async fn redrive_jobs(
+    node: &NodeState,
+    identity: &Identity,
+    jobs: Vec<String>,
+    dry_run: bool,
+) -> Result<Vec<LetterResult>, JobError> {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let online = node.online()?;
+    let _place = online.dead_letters.enter()?;
+    let reading = reading(node, online, Sight::of(identity, &LetterFilter::default())?);
+    let (mut look, mut letters) = named(&reading, &jobs).await?;
+    look.found.retain(|found| waits(found.marks.state()));
+    letters.extend(Redrive { node, online, identity, reading: &reading }.all(&mut look, dry_run).await);
+    Ok(letters)
+}
+
 /// The letters of these names, and a refusal for each name that stands for none.
 async fn named(reading: &Reading<'_>, ids: &[String]) -> Result<(Look, Vec<LetterResult>), JobError> {
     let names: Vec<LetterName> = ids.iter().map(|id| id.parse()).collect::<Result<_, _>>().map_err(invalid)?;

@@ -12,6 +12,7 @@ mod json;
 pub mod proxy;
 pub mod resume_token;
 pub mod resumption;
+pub mod retry;
 pub mod server;
 pub mod session;
 pub mod sessions;

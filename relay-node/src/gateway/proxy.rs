@@ -44,7 +44,7 @@ async fn placement(node: web::Data<NodeState>, _caller: Caller) -> Result<HttpRe
 /// # Errors
 /// There is no coordinator, or none answers.
 pub(super) async fn pass_on(node: &NodeState, path: &str) -> Result<HttpResponse, ApiError> {
-    answered(coordinator(node)?.get(path).await)
+    answered(ask(node, path).await?)
 }
 
 /// Passes a POST on to the coordinator.
@@ -52,17 +52,32 @@ pub(super) async fn pass_on(node: &NodeState, path: &str) -> Result<HttpResponse
 /// # Errors
 /// As [`pass_on`].
 pub(super) async fn pass_on_body(node: &NodeState, path: &str, body: &Value) -> Result<HttpResponse, ApiError> {
-    answered(coordinator(node)?.post(path, body).await)
+    answered(told(coordinator(node)?.post(path, body).await)?)
+}
+
+/// Asks the coordinator.
+///
+/// # Errors
+/// As [`pass_on`].
+pub(super) async fn ask(node: &NodeState, path: &str) -> Result<Answer, ApiError> {
+    told(coordinator(node)?.get(path).await)
 }
 
 fn coordinator(node: &NodeState) -> Result<&CoordinatorLink, ApiError> {
     node.coordinator.as_ref().ok_or_else(|| ApiError::new(ErrorCode::NotFound, "this node works without a coordinator"))
 }
 
-fn answered(answer: anyhow::Result<Answer>) -> Result<HttpResponse, ApiError> {
-    let answer = answer.map_err(|error| {
+fn told(answer: anyhow::Result<Answer>) -> Result<Answer, ApiError> {
+    answer.map_err(|error| {
         ApiError::new(ErrorCode::CoordinatorUnavailable, format!("no coordinator answers: {error}")).retry_after(1)
-    })?;
+    })
+}
+
+/// What the coordinator answered, as this node's answer.
+///
+/// # Errors
+/// None: the answer may be a refusal.
+pub(super) fn answered(answer: Answer) -> Result<HttpResponse, ApiError> {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     Ok(HttpResponse::build(status).content_type("application/json").body(answer.body))
 }

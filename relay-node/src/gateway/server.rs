@@ -9,7 +9,7 @@ use relay_runtime::http_trace::request_spans;
 use relay_runtime::metrics::Metrics;
 use relay_runtime::{http_error, ops_http};
 
-use super::{connect, denials, dlq, jobs, proxy, uploads, view};
+use super::{connect, denials, dlq, jobs, proxy, retry, uploads, view};
 use crate::state::NodeState;
 
 /// Time to send the head of a request; slower clients are cut off.
@@ -46,6 +46,7 @@ pub fn start(
             .wrap(request_spans())
             .configure(ops_http::configure(readiness.clone(), metrics.clone()))
             .service(web::resource("/v1/connect").route(web::get().to(connect::connect)))
+            .configure(retry::configure)
             .configure(view::configure)
             .configure(jobs::configure)
             .configure(dlq::configure)

@@ -262,7 +262,8 @@ pub async fn cancel(node: &NodeState, identity: &Identity, job_id: JobId) -> Res
         key: Some(Bytes::from(job_id.to_string())),
         value: serde_json::to_vec(&request).ok().map(Bytes::from),
         headers: Vec::new(),
-        timestamp_ms: now_ms,
+        // Owners look for it from the job's own time on, whatever this machine's clock says.
+        timestamp_ms: now_ms.max(place.accepted_at),
     };
     online.log.append(vec![record]).await.map_err(log_error)?;
     let actor = Actor { tenant: &identity.tenant, subject: &identity.subject };

@@ -74,7 +74,7 @@ fn query_of(identity: &Identity, query: &str) -> Result<String, ApiError> {
 }
 
 /// The tenant to ask for; `None` is everybody's, for `admin`.
-fn tenant_of(identity: &Identity, wanted: Option<String>) -> Result<Option<String>, ApiError> {
+pub(super) fn tenant_of(identity: &Identity, wanted: Option<String>) -> Result<Option<String>, ApiError> {
     if identity.scopes.contains(Scope::Admin) {
         return Ok(wanted);
     }

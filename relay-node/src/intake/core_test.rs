@@ -12,6 +12,7 @@ use relay_protocol::{JobId, Priority, topics};
 
 use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
+use super::earlier::{Crashes, PoisonLimits, Verdict};
 use super::room::Shares;
 use crate::fair::Weights;
 use crate::job::delivered::Delivered;
@@ -27,6 +28,7 @@ const LIMITS: LaneLimits = LaneLimits {
     set_aside_max: 100,
     tiers: TIERS,
     handover_timeout_ms: 10 * STEP_MS,
+    poison: PoisonLimits { suspect_after: 1, crashes_max: 2 },
 };
 /// Nothing is set aside.
 const SHARES: Shares = Shares { tenant_jobs_max: usize::MAX, model_jobs_max: usize::MAX };
@@ -152,6 +154,13 @@ struct World {
     /// Registered attempts, in the control topic.
     control: Vec<(u32, ControlRecord)>,
     attempts: HashMap<Key, u32>,
+    /// This life of the node.
+    incarnation: u64,
+    /// What this life began, and whether as the only suspect.
+    begun: BTreeMap<Key, bool>,
+    /// Crashes that jobs were part of.
+    crashes: HashMap<Key, Crashes>,
+    suspects: BTreeSet<Key>,
 }
 
 fn job_id((partition, offset): Key) -> JobId {
@@ -192,7 +201,7 @@ impl World {
         Self {
             now_ms: NOW_MS,
             draining: false,
-            core: Core::new(LIMITS),
+            core: Core::new(LIMITS).of_life("node", 1),
             owned: BTreeMap::new(),
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -206,6 +215,10 @@ impl World {
             dedup: Vec::new(),
             control: Vec::new(),
             attempts: HashMap::new(),
+            incarnation: 1,
+            begun: BTreeMap::new(),
+            crashes: HashMap::new(),
+            suspects: BTreeSet::new(),
         }
     }
 
@@ -284,7 +297,16 @@ impl World {
     }
 
     fn crash(&mut self) {
-        self.core = Core::new(LIMITS);
+        for (key, alone) in std::mem::take(&mut self.begun) {
+            if !self.ended.contains(&key) {
+                let more = Crashes { seen: 1, charged: u32::from(alone) };
+                let crashes = self.crashes.entry(key).or_default();
+                *crashes = crashes.and(more);
+            }
+        }
+        self.incarnation += 1;
+        self.core = Core::new(LIMITS).of_life("node", self.incarnation);
+        self.suspects.clear();
         self.draining = false;
         self.owned.clear();
         self.running.clear();
@@ -303,6 +325,15 @@ impl World {
 
     fn is_admitted(&self, key: Key) -> bool {
         self.owned.get(&key.0).is_some_and(|owned| owned.control_read && owned.dedup_read && !owned.revoking)
+    }
+
+    fn is_suspect(&self, key: Key) -> bool {
+        self.crashes.get(&key).is_some_and(|crashes| crashes.verdict(&LIMITS.poison) == Verdict::Suspect)
+    }
+
+    /// Jobs in the fuller of the two rooms, that of ordinary jobs and that of suspects.
+    fn fuller_room(&self) -> usize {
+        (self.core.waiting() - self.core.suspects()).max(self.core.suspects())
     }
 
     /// Waits for the end of the job with its key.
@@ -383,6 +414,7 @@ impl World {
 
     fn end(&mut self, key: Key) {
         let repeats = self.running.remove(&key).expect("it runs");
+        self.suspects.remove(&key);
         let epoch = self.owned[&key.0].epoch;
         let end = self.end_of(key, epoch, repeats);
         let effects = self.core.finished(key, epoch, end, self.now_ms);
@@ -455,6 +487,7 @@ impl World {
                 Effect::Cancel(key) => assert!(self.running.contains_key(&key), "only a running job is told"),
                 Effect::Abandon(key) => {
                     assert!(self.running.remove(&key).is_some(), "only a running job is abandoned");
+                    self.suspects.remove(&key);
                     self.abandoned.push((key, self.owned[&key.0].epoch));
                 }
                 Effect::Keep(..) | Effect::CancelKept(_) | Effect::AbandonKept(_) | Effect::TakeEnd(..) => {
@@ -475,7 +508,7 @@ impl World {
                     self.batch = Some(batch);
                 }
                 Effect::Pause(partition, paused) => {
-                    let half_free = self.core.waiting() <= LIMITS.waiting_max / 2;
+                    let half_free = self.fuller_room() <= LIMITS.waiting_max / 2;
                     assert!(paused || half_free, "reading goes on before half of the room is free");
                     self.owned.get_mut(&partition).expect("it is ours").paused = paused;
                 }
@@ -516,23 +549,39 @@ impl World {
         let mine = self.waiting.remove(&key).expect("it waited");
         assert!(mine.not_before.is_none_or(|at| at <= self.now_ms), "{key:?} starts too early");
         assert!(self.ran.insert(key), "{key:?} runs twice under one assignment");
+        let crashes = self.crashes.get(&key).copied().unwrap_or_default();
+        assert_eq!(job.crashes, crashes, "crashes of {key:?}");
+        if crashes.charged >= LIMITS.poison.crashes_max {
+            assert_eq!(job.verdict, Verdict::Poison, "{key:?} runs again");
+            self.running.insert(key, repeats);
+            return;
+        }
+        let alone = crashes.seen > 0;
+        assert_eq!(job.verdict, if alone { Verdict::Suspect } else { Verdict::Ordinary });
+        if alone {
+            assert!(self.suspects.is_empty(), "{key:?} runs beside another suspect");
+            self.suspects.insert(key);
+        }
+        self.begun.insert(key, alone);
         // As the run registers it before it calls a backend.
         let attempt = job.attempts_before + 1;
         let before = self.attempts.insert(key, attempt).unwrap_or(0);
         assert!(attempt > before, "attempt {attempt} of {key:?} after {before}");
-        let jobs = vec![StartedJob { offset: key.1, attempt }];
-        let started = StartedJobs { node: "node".to_owned(), incarnation: 1, jobs };
+        let jobs = vec![StartedJob { offset: key.1, attempt, alone }];
+        let started = StartedJobs { node: "node".to_owned(), incarnation: self.incarnation, jobs };
         self.control.push((key.0, ControlRecord::Started(started)));
         self.running.insert(key, repeats);
     }
 
     fn check(&self) {
         assert!(self.running.len() <= LIMITS.running_max, "{} run", self.running.len());
-        assert!(self.core.waiting() <= LIMITS.waiting_max, "{} wait", self.core.waiting());
+        let ordinary = self.core.waiting() - self.core.suspects();
+        assert!(ordinary <= LIMITS.waiting_max, "{ordinary} wait");
+        assert!(self.core.waiting() <= 2 * LIMITS.waiting_max, "{} wait", self.core.waiting());
         assert_eq!((self.core.running(), self.core.waiting()), (self.running.len(), self.waiting.len()));
         for (number, owned) in &self.owned {
             assert!(
-                owned.paused || self.waiting.len() < LIMITS.waiting_max,
+                owned.paused || self.fuller_room() < LIMITS.waiting_max,
                 "{number} is read though the room is full"
             );
         }
@@ -543,12 +592,16 @@ impl World {
         self.tick();
         self.check();
         let ready = |key: Key, waits: &Waits| {
-            self.is_admitted(key) && !self.follows(key) && waits.not_before.is_none_or(|at| at <= self.now_ms)
+            let is_kept = !self.suspects.is_empty() && self.is_suspect(key);
+            self.is_admitted(key)
+                && !self.follows(key)
+                && !is_kept
+                && waits.not_before.is_none_or(|at| at <= self.now_ms)
         };
         let idle = self.running.len() < LIMITS.running_max && !self.draining;
         let held_up = self.waiting.iter().find(|(key, waits)| idle && ready(**key, waits));
         assert_eq!(held_up.map(|(key, _)| key), None, "waits beside a free place");
-        let half_free = self.waiting.len() <= LIMITS.waiting_max / 2;
+        let half_free = self.fuller_room() <= LIMITS.waiting_max / 2;
         let unread = self.owned.iter().find(|(_, owned)| half_free && owned.paused);
         assert_eq!(unread.map(|(number, _)| number), None, "is not read though half of the room is free");
     }

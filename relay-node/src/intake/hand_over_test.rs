@@ -13,6 +13,7 @@ use relay_protocol::{Event, EventKind, JobId, topics};
 
 use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{DedupIndex, EndedJob, Scope};
+use super::earlier::PoisonLimits;
 use super::keeping::KeptKey;
 use super::room::Shares;
 use crate::fair::Weights;
@@ -31,6 +32,7 @@ const LIMITS: LaneLimits = LaneLimits {
     shares: Shares { tenant_jobs_max: usize::MAX, model_jobs_max: usize::MAX },
     set_aside_max: 100,
     tiers: Tiers::new([u64::MAX; 5]),
+    poison: PoisonLimits { suspect_after: u32::MAX, crashes_max: u32::MAX },
     handover_timeout_ms: TIMEOUT_MS,
 };
 /// The run of the job at this offset is never at a backend when its partition is taken.
@@ -537,7 +539,7 @@ impl World {
             assert!(heard + TIMEOUT_MS <= self.now_ms, "{key:?} is run anew though its run was heard of");
             self.run_anew += 1;
         }
-        let jobs = vec![StartedJob { offset: key.1, attempt }];
+        let jobs = vec![StartedJob { offset: key.1, attempt, alone: false }];
         let started = StartedJobs { node: format!("node-{node}"), incarnation: 1, jobs };
         self.control.entry(key.0).or_default().push(ControlRecord::Started(started));
         assert!(self.nodes[node].running.insert(key, attempt).is_none(), "{key:?} runs twice for one owner");

@@ -73,7 +73,7 @@ impl Keeping {
     pub fn reports(&self) -> (BTreeMap<u32, Vec<StartedJob>>, Vec<KeptKey>) {
         let (mut jobs, mut keys) = (BTreeMap::<u32, Vec<StartedJob>>::new(), Vec::new());
         for (key, kept) in self.runs.iter().filter(|(_, kept)| kept.told_ms.is_some()) {
-            let job = StartedJob { offset: key.1, attempt: kept.run.attempt };
+            let job = StartedJob { offset: key.1, attempt: kept.run.attempt, alone: false };
             jobs.entry(key.0).or_default().push(job);
             keys.push(*key);
         }

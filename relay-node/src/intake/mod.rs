@@ -5,12 +5,14 @@ pub mod control;
 pub mod core;
 pub mod dedup;
 pub mod dedup_topic;
+pub mod earlier;
 pub mod keeping;
 pub mod lane;
 pub mod lost_group;
 pub mod remote;
 pub mod retention;
 pub mod room;
+pub mod rooms;
 pub mod same;
 pub mod side;
 pub mod side_topic;
@@ -24,6 +26,8 @@ mod dedup_test;
 #[cfg(test)]
 mod dedup_topic_test;
 #[cfg(test)]
+mod earlier_test;
+#[cfg(test)]
 mod hand_over_test;
 #[cfg(test)]
 mod remote_test;
@@ -35,5 +39,7 @@ mod room_test;
 mod same_test;
 #[cfg(test)]
 mod side_test;
+#[cfg(test)]
+mod starts_test;
 #[cfg(test)]
 mod tracker_test;

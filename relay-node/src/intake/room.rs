@@ -25,6 +25,10 @@ pub trait Waiting {
     fn tenant(&self) -> &str;
     /// With which model it is done, if it says so.
     fn model(&self) -> Option<&str>;
+    /// Whether a node may have died of it.
+    fn is_suspect(&self) -> bool {
+        false
+    }
 }
 
 /// Jobs that wait.

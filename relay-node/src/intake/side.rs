@@ -4,6 +4,7 @@
 //! Each side is a log of jobs and of marks of those that left. A new owner reads it from the lowest job that had not left.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use relay_protocol::Task;
 
@@ -34,7 +35,8 @@ pub struct Class {
 pub struct Entry {
     /// What tells it apart.
     pub identity: Identity,
-    class: Class,
+    /// One for all that are alike: there may be very many.
+    class: Arc<Class>,
     /// When it must be looked at, in milliseconds since the Unix epoch.
     wake_ms: Option<u64>,
     since_ms: u64,
@@ -56,7 +58,7 @@ impl Entry {
         let class = Class { tenant: job.job.tenant.clone(), task: job.job.task, model: job.job.model.clone() };
         Self {
             identity: job.identity,
-            class,
+            class: Arc::new(class),
             wake_ms: due.into_iter().chain(job.job.deadline).min(),
             since_ms: job.record.timestamp_ms,
             state: State::Waits,
@@ -76,7 +78,7 @@ pub struct Sides {
     read_to: [u64; SIDES],
     by_id: HashMap<Scope, SideKey>,
     timed: BTreeSet<(u64, SideKey)>,
-    parked: BTreeMap<Class, BTreeSet<u64>>,
+    parked: BTreeMap<Arc<Class>, BTreeSet<u64>>,
     since: BTreeMap<u64, usize>,
     in_hand: usize,
 }
@@ -136,8 +138,11 @@ impl Sides {
     }
 
     /// A job was read at a side.
-    pub fn put(&mut self, key: SideKey, entry: Entry) {
+    pub fn put(&mut self, key: SideKey, mut entry: Entry) {
         self.passed(key);
+        if let Some((known, _)) = self.parked.get_key_value(&entry.class) {
+            entry.class = known.clone();
+        }
         self.by_id.insert(entry.identity.by_id, key);
         *self.since.entry(entry.since_ms).or_default() += 1;
         self.line_up(key, &entry);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use relay_log::port::{Log, LogError, NewRecord, TopicPartition};
@@ -15,20 +16,22 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE_MAX: usize = 1_024;
 
 /// Hands attempts to the task that registers them. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Starts {
     queue: mpsc::Sender<Start>,
+    registrar: Arc<Registrar>,
 }
 
 struct Start {
     partition: u32,
     job: StartedJob,
+    accepted_at: u64,
     events: Vec<NewRecord>,
     done: oneshot::Sender<Result<(), LogError>>,
 }
 
 /// Whose attempts are registered.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Registrar {
     /// Name of the node.
     pub node: String,
@@ -36,28 +39,48 @@ pub struct Registrar {
     pub incarnation: u64,
     /// The lane's control topic.
     pub topic: relay_log::port::Topic,
+    /// Highest time of a record so far, in milliseconds since the Unix epoch.
+    latest_ms: AtomicU64,
 }
 
 impl Starts {
     /// Starts the task; it ends with the last handle.
     pub fn spawn(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Registrar) -> Self {
         let (queue, starts) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(log, clock, registrar, starts));
-        Self { queue }
+        let registrar = Arc::new(registrar);
+        tokio::spawn(run(log, clock, registrar.clone(), starts));
+        Self { queue, registrar }
     }
 
-    /// Returns when the attempt and the `events` that tell of it are durable; they share a round trip.
+    /// The life of the node that registers.
+    pub fn life(&self) -> (&str, u64) {
+        (&self.registrar.node, self.registrar.incarnation)
+    }
+
+    /// A time for a record of the control topic, which is `now_ms` unless an earlier record of this node has a later one.
+    pub fn stamp(&self, now_ms: u64) -> u64 {
+        self.registrar.stamp(now_ms)
+    }
+
+    /// Returns when the attempt of a job that was accepted at `accepted_at` and the `events` that tell of it are durable; they share
+    /// a round trip.
     ///
     /// # Errors
     /// The log could not take it: the attempt must not begin.
-    pub async fn register(&self, partition: u32, job: StartedJob, events: Vec<NewRecord>) -> Result<(), LogError> {
+    pub async fn register(
+        &self,
+        partition: u32,
+        job: StartedJob,
+        accepted_at: u64,
+        events: Vec<NewRecord>,
+    ) -> Result<(), LogError> {
         let (done, answer) = oneshot::channel();
-        self.queue.send(Start { partition, job, events, done }).await.map_err(|_| LogError::Closed)?;
+        self.queue.send(Start { partition, job, accepted_at, events, done }).await.map_err(|_| LogError::Closed)?;
         answer.await.map_err(|_| LogError::Closed)?
     }
 }
 
-async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Registrar, mut starts: mpsc::Receiver<Start>) {
+async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Arc<Registrar>, mut starts: mpsc::Receiver<Start>) {
     let mut batch = Vec::new();
     // What comes while one append is under way goes into the next: batches form by themselves under load.
     while starts.recv_many(&mut batch, QUEUE_MAX).await > 0 {
@@ -65,9 +88,10 @@ async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Registrar, mut
         for start in &batch {
             by_partition.entry(start.partition).or_default().push(start.job);
         }
-        let now_ms = clock.now_ms();
+        let accepted_at = batch.iter().map(|start| start.accepted_at).max();
+        let now_ms = registrar.stamp(accepted_at.unwrap_or_default().max(clock.now_ms()));
         let mut records: Vec<NewRecord> =
-            by_partition.into_iter().map(|(partition, jobs)| registrar.record(partition, jobs, now_ms)).collect();
+            by_partition.into_iter().map(|(partition, jobs)| registrar.started(partition, jobs, now_ms)).collect();
         records.extend(batch.iter_mut().flat_map(|start| start.events.drain(..)));
         let outcome = log.append(records).await.map(|_| ());
         for start in batch.drain(..) {
@@ -78,13 +102,28 @@ async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Registrar, mut
 }
 
 impl Registrar {
-    fn record(&self, partition: u32, jobs: Vec<StartedJob>, now_ms: u64) -> NewRecord {
+    /// Registers for one life of one node.
+    pub fn new(node: String, incarnation: u64, topic: relay_log::port::Topic) -> Self {
+        Self { node, incarnation, topic, latest_ms: AtomicU64::new(0) }
+    }
+
+    /// A time for records that is never before an earlier one, nor before a job that it is about was accepted: the next owner
+    /// looks for them from there on, also if this machine's clock was set back meanwhile.
+    fn stamp(&self, at_least_ms: u64) -> u64 {
+        self.latest_ms.fetch_max(at_least_ms, Ordering::Relaxed).max(at_least_ms)
+    }
+
+    fn started(&self, partition: u32, jobs: Vec<StartedJob>, now_ms: u64) -> NewRecord {
         let record =
             ControlRecord::Started(StartedJobs { node: self.node.clone(), incarnation: self.incarnation, jobs });
+        self.record(partition, &record, now_ms)
+    }
+
+    fn record(&self, partition: u32, record: &ControlRecord, now_ms: u64) -> NewRecord {
         NewRecord {
             to: TopicPartition::new(self.topic.clone(), partition),
             key: None,
-            value: Some(Bytes::from(serde_json::to_vec(&record).unwrap_or_default())),
+            value: Some(Bytes::from(serde_json::to_vec(record).unwrap_or_default())),
             headers: Vec::new(),
             timestamp_ms: now_ms,
         }

@@ -38,13 +38,23 @@ impl Progress {
     /// Reads what was committed; metadata that is not ours counts as "nothing finished beyond".
     pub fn unpack(committed: &Committed) -> Self {
         let plain = Self { next: committed.next, ..Self::default() };
-        let (format, rest) = committed.metadata.split_once(':').unwrap_or_default();
-        let unpacked = match format {
+        Self { next: committed.next, ..Self::parse(&committed.metadata).unwrap_or(plain) }
+    }
+
+    /// Whether a commit has metadata that is none of ours, or damaged: [`Progress::unpack`] ignores it.
+    pub fn is_foreign(committed: &Committed) -> bool {
+        !committed.metadata.is_empty() && Self::parse(&committed.metadata).is_none()
+    }
+
+    fn parse(metadata: &str) -> Option<Self> {
+        let (format, rest) = metadata.split_once(':')?;
+        let read = match format {
             FORMAT => Self::with_sides(rest),
             FORMAT_WITHOUT_SIDES => Self::without_sides(rest),
             _ => None,
         };
-        Self { next: committed.next, ..unpacked.unwrap_or(plain) }
+        // More than a window was never committed.
+        read.filter(|progress| progress.bits.len() as u64 <= WINDOW_OFFSETS_MAX.div_ceil(8))
     }
 
     fn with_sides(text: &str) -> Option<Self> {

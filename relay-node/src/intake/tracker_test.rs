@@ -55,6 +55,8 @@ fn metadata_of_somebody_else_counts_as_nothing_finished_beyond() {
     for metadata in ["", "b1", "b1:x:AA", "b9:0:AA", "b1:0:***", "\u{0}"] {
         let progress = Progress::unpack(&Committed { next: 7, metadata: metadata.to_owned() });
         assert_eq!((progress.next, progress.oldest_ms), (7, 0), "{metadata:?}");
+        let committed = Committed { next: 7, metadata: metadata.to_owned() };
+        assert_eq!(Progress::is_foreign(&committed), !metadata.is_empty(), "{metadata:?}");
         assert!((7..100).all(|offset| !progress.is_finished(offset)), "{metadata:?}");
     }
 }

@@ -8,6 +8,7 @@ use relay_protocol::{JobId, topics};
 use serde::{Deserialize, Serialize};
 
 use super::delivered::Delivered;
+use crate::intake::earlier::Crashes;
 
 /// Where jobs of a lane partition wait beside it: [`PARKED`], and the delay tiers 1 to [`topics::RETRY_TIERS`].
 pub type Side = usize;
@@ -38,6 +39,17 @@ pub struct Aside {
     /// Seq of the last partial or progress event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_partial_seq: Option<u64>,
+    /// Crashes of nodes that it was part of.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes_seen: u32,
+    /// Those of them that it was charged with.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes_charged: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like that")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Aside {
@@ -51,7 +63,14 @@ impl Aside {
             attempts: job.attempts_before,
             failures: earlier.map(|earlier| earlier.failures.clone()).unwrap_or_default(),
             last_partial_seq: earlier.and_then(|earlier| earlier.last_partial_seq),
+            crashes_seen: job.crashes.seen,
+            crashes_charged: job.crashes.charged,
         }
+    }
+
+    /// Crashes of nodes that it was part of.
+    pub fn crashes(&self) -> Crashes {
+        Crashes { seen: self.crashes_seen, charged: self.crashes_charged }
     }
 
     /// What the header says; `None` if there is none, or it is none of ours.

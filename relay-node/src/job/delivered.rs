@@ -1,15 +1,19 @@
 //! A job as it was delivered from its lane.
 
-use relay_log::port::{LogRecord, TopicPartition};
+use relay_log::port::{LogRecord, RECORD_BYTES_MAX, TopicPartition};
 use relay_protocol::event::{JobCard, Place};
 use relay_protocol::limits::TRACEPARENT_BYTES_MAX;
 use relay_protocol::record::{HEADER_GATEWAY, HEADER_TRACEPARENT};
-use relay_protocol::{Job, JobError, JobId, Priority, Task, record, topics};
+use relay_protocol::{ErrorCode, Job, JobError, JobId, Priority, Task, record, topics};
 
 use super::aside::Aside;
 use crate::intake::dedup::{Body, EndedJob, Scope};
+use crate::intake::earlier::{Crashes, Verdict};
 use crate::intake::room::Waiting;
 use crate::intake::same::Identity;
+
+/// Bytes that key and headers of a job's record may have: with what the relay adds it must be possible to write them again.
+const BESIDE_BYTES_MAX: usize = 131_072;
 
 /// A job, and where it lies.
 #[derive(Debug, Clone)]
@@ -26,6 +30,10 @@ pub struct Delivered {
     pub epoch: u64,
     /// Attempts that began before, under whichever owner.
     pub attempts_before: u32,
+    /// Crashes of nodes that it was part of.
+    pub crashes: Crashes,
+    /// What follows from them.
+    pub verdict: Verdict,
     /// What tells it apart from others.
     pub identity: Identity,
     /// Set if another job has its key.
@@ -97,8 +105,8 @@ impl Delivered {
         let at = record.at.clone();
         let made = JobId::of_record(&at.topic, at.partition, record.offset, record.timestamp_ms);
         let decoded = match &record.value {
-            Some(value) => record::decode_job(value),
-            None => Err(JobError::new(relay_protocol::ErrorCode::NotAJob, "the record has no value")),
+            Some(value) => fits(&record).and_then(|()| record::decode_job(value)),
+            None => Err(JobError::new(ErrorCode::NotAJob, "the record has no value")),
         };
         match decoded {
             Ok(mut job) => {
@@ -120,6 +128,8 @@ impl Delivered {
                     job,
                     at,
                     epoch,
+                    crashes: aside.as_ref().map(|aside| aside.crashes()).unwrap_or_default(),
+                    verdict: Verdict::Ordinary,
                     aside,
                     is_stuck: false,
                     record,
@@ -157,6 +167,21 @@ impl Delivered {
             })
         })
     }
+}
+
+/// Whether a record can be written again: moved, set aside, or as dead letter. Brokers take larger ones.
+fn fits(record: &LogRecord) -> Result<(), JobError> {
+    let value = record.value.as_ref().map_or(0, bytes::Bytes::len);
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let beside = record.key.as_ref().map_or(0, bytes::Bytes::len) + headers;
+    let (what, bytes, limit) = match (value > RECORD_BYTES_MAX, beside > BESIDE_BYTES_MAX) {
+        (true, _) => ("value", value, RECORD_BYTES_MAX),
+        (_, true) => ("key and headers", beside, BESIDE_BYTES_MAX),
+        _ => return Ok(()),
+    };
+    let message =
+        format!("the record's {what} has {bytes} bytes, at most {limit} are taken: upload the media and name it");
+    Err(JobError::new(ErrorCode::TooLarge, message))
 }
 
 fn identity(job_id: JobId, job: &Job) -> Identity {
@@ -219,5 +244,9 @@ impl Waiting for Delivered {
 
     fn model(&self) -> Option<&str> {
         self.job.model.as_deref()
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.verdict == Verdict::Suspect
     }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use relay_log::port::{Header, NewRecord, TopicPartition};
+use relay_log::port::{Header, NewRecord, RECORD_BYTES_MAX, TopicPartition};
 use relay_protocol::event::{JobCard, TERMINAL_N, seq};
 use relay_protocol::job::Hop;
 use relay_protocol::record::{
-    AttemptFailure, DedupEntry, HEADER_DEAD_ATTEMPTS, HEADER_DEAD_ERROR, HEADER_DEAD_HEADERS_LOST, HEADER_DEAD_ORIGIN,
-    HEADER_JOB_ID, HEADER_OURS, HEADER_TENANT,
+    AttemptFailure, DedupEntry, HEADER_DEAD_ATTEMPTS, HEADER_DEAD_ERROR, HEADER_DEAD_HEADERS_LOST,
+    HEADER_DEAD_KEY_LOST, HEADER_DEAD_ORIGIN, HEADER_DEAD_VALUE_LOST, HEADER_JOB_ID, HEADER_OURS, HEADER_TENANT,
 };
 use relay_protocol::{Event, EventKind, JobError, JobId, partition, topics};
 use serde_json::Value;
@@ -18,6 +18,11 @@ use crate::events::write::EventRecords;
 
 /// Bytes that the original record's own headers may have in its dead letter, names included.
 const KEPT_HEADERS_BYTES_MAX: usize = 65_536;
+
+/// Bytes of the original's key that its dead letter keeps; a longer one is left out.
+const KEPT_KEY_BYTES_MAX: usize = 32_768;
+/// Bytes that the list of attempts may have in a dead letter; the newest win.
+const ATTEMPTS_BYTES_MAX: usize = 65_536;
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,19 +185,41 @@ fn letter(
         (HEADER_DEAD_ERROR.to_owned(), json(error)),
         (HEADER_DEAD_ORIGIN.to_owned(), Bytes::from(origin)),
         (HEADER_JOB_ID.to_owned(), Bytes::from(job_id.to_string())),
-        (HEADER_DEAD_ATTEMPTS.to_owned(), json(&failures)),
+        (HEADER_DEAD_ATTEMPTS.to_owned(), attempts(failures)),
     ];
     if let Some(tenant) = tenant {
         headers.push((HEADER_TENANT.to_owned(), Bytes::copy_from_slice(tenant.as_bytes())));
     }
     headers.extend(kept_headers(&record.headers));
+    let key = kept(record.key.as_ref(), KEPT_KEY_BYTES_MAX, HEADER_DEAD_KEY_LOST, &mut headers);
+    let value = kept(record.value.as_ref(), RECORD_BYTES_MAX, HEADER_DEAD_VALUE_LOST, &mut headers);
     NewRecord {
         to: TopicPartition::new(topics::DEAD_LETTERS, job_id.reply_partition(partitions)),
-        key: record.key.clone(),
-        value: record.value.clone(),
+        key,
+        value,
         headers,
         timestamp_ms: now_ms,
     }
+}
+
+/// What is not larger than `bytes_max`; in its stead a header says how large it was.
+fn kept(original: Option<&Bytes>, bytes_max: usize, lost: &str, headers: &mut Vec<Header>) -> Option<Bytes> {
+    let original = original?;
+    if original.len() <= bytes_max {
+        return Some(original.clone());
+    }
+    metrics::counter!("relay_dlq_cut_total").increment(1);
+    headers.push((lost.to_owned(), Bytes::from(original.len().to_string())));
+    None
+}
+
+/// The newest attempts that fit.
+fn attempts(failures: &[AttemptFailure]) -> Bytes {
+    (0..=failures.len())
+        .filter_map(|skipped| failures.get(skipped..))
+        .map(json)
+        .find(|text| text.len() <= ATTEMPTS_BYTES_MAX)
+        .unwrap_or_default()
 }
 
 /// The original's own headers, as many as fit: a record that is as large as the log allows must still fit with ours.

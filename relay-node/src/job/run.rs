@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_log::port::{Log, LogError, NewRecord};
-use relay_protocol::event::{JobCard, seq};
+use relay_protocol::event::JobCard;
 use relay_protocol::job::Hop;
 use relay_protocol::record::{AttemptFailure, StartedJob};
 use relay_protocol::{ErrorCode, Event, EventKind, Input, JobError, JobId};
@@ -13,7 +13,7 @@ use relay_runtime::clock::Clock;
 use relay_runtime::random::Random;
 use relay_runtime::telemetry::{EXPORT_ONLY, span_with_parent, traceparent_of};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -22,20 +22,25 @@ use super::attempt::{After, AttemptSpan, Failure, Stopped};
 pub use super::attempt::{Finish, Leaving};
 use super::attempts;
 use super::claim_check::{ClaimCheck, Named};
+use super::deadline;
 use super::delivered::Delivered;
 use super::duplicate;
 use super::link::RunLink;
 use super::media::Media;
 use super::outcome::{Ended, Outcome};
+use super::poison::poison;
 use super::retry::{self, Next, RetrySettings};
 use super::url_input::UrlInputs;
 use crate::audit::Audit;
 use crate::backend::pool::{Pool, Slot};
-use crate::backend::{BackendError, Call, Output, Update};
+use crate::backend::{BackendError, Call, Output};
 use crate::events::hub::Hub;
 use crate::events::route;
 use crate::events::write::EventRecords;
+use crate::intake::earlier::Verdict;
 use crate::intake::starts::Starts;
+
+mod updates;
 
 /// Updates that may wait between a backend and the log; the backend's stream waits beyond.
 const UPDATES_MAX: usize = 64;
@@ -72,10 +77,15 @@ pub struct RunContext {
     pub audit: Audit,
     /// How attempts are repeated.
     pub retry: RetrySettings,
+    /// The one place of suspects on this node, whatever their lane.
+    pub suspects: Arc<Semaphore>,
 }
 
 /// How long a job that runs may find no backend that could take it, before it is parked, beside a first look at once.
 const LOOK_FOR_BACKEND: Duration = Duration::from_millis(500);
+
+/// Wait before an attempt is registered again that the log did not take.
+const REGISTER_RETRY: Duration = Duration::from_millis(500);
 
 /// Runs `job` until it ends: done, impossible, cancelled over `link`, too late, or all attempts failed; or until it must wait
 /// for long, for a backend or its next attempt. A job whose key an ended one has is not run: it ends as that one did.
@@ -86,7 +96,7 @@ pub async fn run(context: &RunContext, job: &Delivered, link: &RunLink) -> Finis
     let outcome = tokio::select! {
         biased;
         () = link.cancel.cancelled() => Ok(Outcome::Cancelled(JobError::new(ErrorCode::Cancelled, "the job was cancelled"))),
-        () = deadline(context, job) => Ok(Outcome::Expired(expired(job))),
+        () = deadline_of(context, job) => Ok(Outcome::Expired(expired(job))),
         outcome = run.outcome() => outcome,
     };
     match outcome {
@@ -104,9 +114,9 @@ pub fn expired(job: &Delivered) -> JobError {
     JobError::new(ErrorCode::DeadlineExceeded, format!("the job was not done before its deadline {at}"))
 }
 
-async fn deadline(context: &RunContext, job: &Delivered) {
+async fn deadline_of(context: &RunContext, job: &Delivered) {
     match job.job.deadline {
-        Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(context.clock.now_ms()))).await,
+        Some(at) => deadline::passed(&*context.clock, at).await,
         None => std::future::pending().await,
     }
 }
@@ -162,6 +172,13 @@ impl<'a> Run<'a> {
             }
             self.duplicate_of = None;
         }
+        if self.job.verdict == Verdict::Poison {
+            return Ok(Outcome::DeadLettered(poison(self.job.crashes)));
+        }
+        let _only = match self.job.verdict {
+            Verdict::Suspect => self.context.suspects.acquire().await.ok(),
+            _ => None,
+        };
         self.attempts().await
     }
 
@@ -262,10 +279,20 @@ impl<'a> Run<'a> {
     }
 
     async fn register(&self, backend: &str) -> Result<(), JobError> {
-        let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt };
-        let started = self.started_event(backend);
-        let registered = |events| self.context.starts.register(self.job.at.partition, job, events);
-        self.tell(started, registered).await.map_err(|error| log_unavailable(&error))?;
+        let alone = self.job.verdict == Verdict::Suspect;
+        let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt, alone };
+        let (partition, accepted_at) = (self.job.at.partition, self.job.place.accepted_at);
+        // A log that takes nothing now, as with a full disk, is not the job's fault: that is no attempt.
+        while let Err(error) = {
+            let registered = |events| self.context.starts.register(partition, job, accepted_at, events);
+            self.tell(self.started_event(backend), registered).await
+        } {
+            if !matches!(error, LogError::Unavailable(_)) {
+                return Err(log_unavailable(&error));
+            }
+            tracing::warn!(%error, job_id = %self.job.job_id, "an attempt cannot be registered, trying again");
+            tokio::time::sleep(REGISTER_RETRY).await;
+        }
         self.link.began(self.attempt);
         self.context.audit.attempt(self.job, self.attempt);
         Ok(())
@@ -335,29 +362,7 @@ impl<'a> Run<'a> {
             }
             output
         };
-        tokio::join!(request.instrument(span.clone()), self.write_updates(written))
-    }
-
-    async fn write_updates(&self, mut updates: mpsc::Receiver<Update>) -> Option<u64> {
-        let (mut batch, mut n) = (Vec::new(), STARTED_N);
-        while updates.recv_many(&mut batch, UPDATES_MAX).await > 0 {
-            let now = self.context.clock.now_ms();
-            let records = batch.drain(..).map(|update| {
-                n += 1;
-                let kind = if matches!(update, Update::Partial(_)) { EventKind::Partial } else { EventKind::Progress };
-                let mut event = Event::new(self.job.job_id, self.attempt, n, kind, now);
-                match update {
-                    Update::Partial(partial) => event.partial = Some(partial),
-                    Update::Progress(fraction) => event.fraction = Some(fraction),
-                }
-                self.context.events.record(&self.job.job.tenant, &event)
-            });
-            // Partials may be lost, the result may not: the attempt goes on.
-            if let Err(error) = self.tell(records.collect(), |records| self.context.log.append(records)).await {
-                tracing::warn!(%error, job_id = %self.job.job_id, "partial events were not written");
-            }
-        }
-        (n > STARTED_N).then(|| seq(self.attempt, n))
+        tokio::join!(request.instrument(span.clone()), self.write_updates(written, slot.backend.measures(job.task)))
     }
 
     /// The result as it goes into the terminal event; what is too large for it is stored.

@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::dead::{ONE_ATTEMPT, act, die, list, marks, one_letter, redriven};
 use crate::stage::Calls;
 
-fn entry(subject: &str, tenant: &str, scopes: &str) -> String {
+pub(crate) fn entry(subject: &str, tenant: &str, scopes: &str) -> String {
     format!("{subject}/{tenant}/{scopes}/{}", hex::encode(Sha256::digest(format!("{subject}-token"))))
 }
 

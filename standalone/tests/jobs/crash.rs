@@ -23,7 +23,7 @@ const ONE_AT_A_TIME: [(&str, &str); 2] = [("RELAY__BUILTIN__SLOTS", "1"), ("RELA
 const LONG_S: u32 = 900;
 
 /// Submits a job over a file of its own in the object store.
-async fn submit_long(api: &Api, sound: &[u8]) -> String {
+pub(crate) async fn submit_long(api: &Api, sound: &[u8]) -> String {
     let file = Part::bytes(sound.to_vec()).file_name("long.wav");
     let form = Form::new().text("task", "vad").part("file", file);
     let (status, body) = answer(api.request(Method::POST, "/v1/jobs").multipart(form)).await;

@@ -6,6 +6,8 @@ use serde_json::json;
 
 use crate::api::{answer, expect_refusal, expect_sound, kinds};
 use crate::cluster::{Cluster, PATIENCE};
+use crate::crash::submit_long;
+use crate::processes::wav;
 
 #[actix_web::test]
 async fn a_stream_opened_early_sees_each_event_as_it_happens() {
@@ -108,4 +110,42 @@ async fn a_cluster_that_stops_ends_its_streams() {
     let _runs_on = calls.next().await;
     let (rest, ()) = tokio::join!(stream.rest(), cluster.stop());
     assert_eq!(rest, []);
+}
+
+#[actix_web::test]
+async fn progress_against_the_size_of_the_media_says_when_it_will_be_done() {
+    // Some seconds of work for the real signal processing.
+    let cluster = Cluster::start(&[], |_| {}).await;
+    let api = cluster.api();
+    let job = submit_long(&api, &wav(600)).await;
+    let mut stream = api.events(&job, None).await;
+    let (mut told, mut ended) = (Vec::new(), false);
+    while let Some(event) = stream.next().await {
+        ended |= event.event == Completed;
+        if let Some(eta) = event.eta {
+            assert!(event.event == Progress && eta > event.at, "{event:?}");
+            told.push(event.fraction.unwrap());
+        }
+    }
+    assert!(ended && !told.is_empty(), "no event said when it will be done");
+    assert!(told.iter().all(|fraction| (0.0..1.0).contains(fraction)), "{told:?}");
+    cluster.stop().await;
+}
+
+#[actix_web::test]
+async fn progress_of_unknown_work_does_not_say_when_it_will_be_done() {
+    let (cluster, calls) = Cluster::staged(&[]).await;
+    let api = cluster.api();
+    let job = api.submit(json!({})).await;
+    let stream = api.events(&job, None).await;
+    let call = calls.next().await;
+    call.progress(0.1).await;
+    // Long enough that measured work would have told.
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    call.progress(0.6).await;
+    call.complete();
+    let rest = stream.rest().await;
+    let figures: Vec<_> = rest.iter().filter(|event| event.event == Progress).map(|event| event.eta).collect();
+    assert_eq!(figures, [None, None]);
+    cluster.stop().await;
 }

@@ -27,7 +27,7 @@ impl<P: Ends> Core<P> {
                 let run = self.forget_running(key);
                 if let (Some((job_id, tenant)), Some(attempt)) = (run, at_backend.get(&key).copied()) {
                     self.keeping.keep((key.0, key.1, epoch), KeptRun { job_id, tenant, attempt });
-                    kept.push(StartedJob { offset: key.1, attempt });
+                    kept.push(StartedJob { offset: key.1, attempt, alone: false });
                 } else {
                     effects.push(Effect::Abandon(key));
                 }
@@ -123,6 +123,7 @@ impl<P: Ends> Core<P> {
             }
             ControlRecord::Started(_) => self.control(partition, record),
             ControlRecord::Kept(kept) => {
+                self.control(partition, ControlRecord::Kept(kept.clone()));
                 if let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| !owned.revoking) {
                     let inherited = owned.tracker.inherited();
                     for job in kept.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
@@ -137,6 +138,7 @@ impl<P: Ends> Core<P> {
                 ended.map(|(job, end)| Effect::TakeEnd(Box::new(job), end)).into_iter().collect()
             }
             ControlRecord::GivenUp(given_up) => {
+                self.control(partition, ControlRecord::GivenUp(given_up.clone()));
                 let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
                 let jobs: Vec<_> =
                     given_up.jobs.iter().filter_map(|job| owned.remotes.given_up(job.offset, job.attempt)).collect();

@@ -10,13 +10,16 @@ use relay_protocol::record::{ControlRecord, StartedJob};
 
 mod aside;
 mod hand_over;
+mod poison;
 mod settle;
 
 use super::cancels::Cancels;
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
+use super::earlier::{Earlier, Life, PoisonLimits};
 use super::keeping::{Keeping, KeptKey};
 use super::remote::Remotes;
-use super::room::{Room, Shares, Waiting};
+use super::room::{Shares, Waiting};
+use super::rooms::Rooms;
 use super::same::{Admission, Identities};
 use super::side::{SideKey, Sides};
 use super::tracker::{Delivery, Tracker};
@@ -36,12 +39,14 @@ pub struct LaneLimits {
     pub weights: Weights,
     /// Jobs of one tenant or model among those that wait.
     pub shares: Shares,
-    /// Jobs of one partition that may be set aside; beyond it the partition is not read on.
+    /// Jobs that may be set aside, of which each partition has an equal part; beyond it the partition is not read on.
     pub set_aside_max: usize,
     /// How long jobs wait in each delay tier.
     pub tiers: Tiers,
     /// How long after its last report a job that another node keeps running is run anew, in milliseconds.
     pub handover_timeout_ms: u64,
+    /// When jobs count as what nodes die of.
+    pub poison: PoisonLimits,
 }
 
 /// Names a delivered job: partition and offset.
@@ -133,8 +138,8 @@ struct Partition {
     same: Identities,
     /// Jobs that wait for the end of another with their key, by offset.
     followers: BTreeMap<u64, Delivered>,
-    /// Highest attempt that an earlier owner began, by offset, of the jobs that were not admitted yet.
-    attempts: HashMap<u64, u32>,
+    /// What earlier owners did with the jobs that were not admitted yet.
+    earlier: Earlier,
     cancels: Cancels,
     /// Jobs that earlier owners keep running.
     remotes: Remotes<Delivered, Box<KeptEnd>>,
@@ -149,7 +154,11 @@ struct Partition {
 pub struct Core<P> {
     limits: LaneLimits,
     partitions: BTreeMap<u32, Partition>,
-    room: Room<Delivered>,
+    /// The life of the node that this is.
+    life: Life,
+    room: Rooms<Delivered>,
+    /// The suspect that runs.
+    suspect: Option<Key>,
     running: HashMap<Key, JobId>,
     running_jobs: HashMap<JobId, (Key, String)>,
     finished: Vec<(Key, u64, P)>,
@@ -168,7 +177,9 @@ impl<P: Ends> Core<P> {
         Self {
             limits,
             partitions: BTreeMap::new(),
-            room: Room::new(limits.weights),
+            life: Life { node: String::new(), incarnation: 0 },
+            room: Rooms::new(limits.weights),
+            suspect: None,
             running: HashMap::new(),
             running_jobs: HashMap::new(),
             finished: Vec::new(),
@@ -243,7 +254,7 @@ impl<P: Ends> Core<P> {
             held: Some(VecDeque::new()),
             same: Identities::new(DedupIndex::new(0)),
             followers: BTreeMap::new(),
-            attempts: HashMap::new(),
+            earlier: Earlier::default(),
             cancels: Cancels::default(),
             remotes: Remotes::new(self.limits.handover_timeout_ms),
             paused: false,
@@ -263,8 +274,13 @@ impl<P: Ends> Core<P> {
                 // Of jobs that ended nobody will ask.
                 let inherited = owned.tracker.inherited();
                 for job in started.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
-                    let highest = owned.attempts.entry(job.offset).or_default();
-                    *highest = job.attempt.max(*highest);
+                    owned.earlier.started(&started.node, started.incarnation, job);
+                }
+                Vec::new()
+            }
+            ControlRecord::Kept(alive) | ControlRecord::GivenUp(alive) if !owned.control_read => {
+                for job in &alive.jobs {
+                    owned.earlier.given_up(&alive.node, alive.incarnation, job.offset);
                 }
                 Vec::new()
             }
@@ -355,8 +371,7 @@ impl<P: Ends> Core<P> {
     fn admit(&mut self, mut job: Delivered, now_ms: u64, effects: &mut Vec<Effect<P>>) {
         let Some(owned) = self.partitions.get_mut(&job.at.partition) else { return };
         let offset = job.place.offset;
-        let begun = owned.attempts.remove(&offset).unwrap_or_default();
-        job.attempts_before = job.attempts_before.max(begun);
+        let begun = owned.remember(&mut job, &self.life, &self.limits.poison);
         let is_back = job.aside.is_some() && owned.same.is_back(offset, &job.identity);
         owned.returning = owned.returning.saturating_sub(usize::from(is_back));
         let admission = if is_back { Admission::New } else { owned.same.admit(offset, &job.identity, now_ms) };
@@ -442,18 +457,20 @@ impl<P: Ends> Core<P> {
     fn go_on(&mut self, now_ms: u64) -> Vec<Effect<P>> {
         let mut effects = Vec::new();
         while !self.draining && self.running() < self.limits.running_max {
-            let Some(job) = self.room.pop(now_ms) else { break };
+            let Some(job) = self.next_job(now_ms) else { break };
             let key = (job.at.partition, job.place.offset);
             self.running.insert(key, job.job_id());
             self.running_jobs.insert(job.job_id(), (key, job.job.tenant.clone()));
             effects.push(Effect::Run(Box::new(job)));
         }
-        let waiting = self.waiting() + self.partitions.values().map(|owned| owned.leaving).sum::<usize>();
+        let leaving = self.partitions.values().map(|owned| owned.leaving).sum::<usize>();
+        let waiting = (self.waiting() - self.room.suspects() + leaving).max(self.room.suspects());
         // Reading goes on only when half of the room is free, so that it does not stop and go with each job.
         let (full, half_full) = (waiting >= self.limits.waiting_max, waiting > self.limits.waiting_max / 2);
+        let set_aside_max = (self.limits.set_aside_max / self.partitions.len().max(1)).max(1);
         for (number, owned) in &mut self.partitions {
             let pause = full || (owned.paused && half_full) || !owned.tracker.has_room();
-            let pause = pause || owned.sides.len() >= self.limits.set_aside_max;
+            let pause = pause || owned.sides.len() >= set_aside_max;
             if pause != owned.paused {
                 owned.paused = pause;
                 effects.push(Effect::Pause(*number, pause));

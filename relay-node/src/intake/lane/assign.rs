@@ -1,7 +1,7 @@
 //! Partitions that come to this node, and go.
 
 use actix::Context;
-use relay_log::port::{Assignment, TopicPartition};
+use relay_log::port::{Assignment, Committed, TopicPartition};
 use relay_protocol::topics;
 use tokio_util::sync::CancellationToken;
 
@@ -9,6 +9,10 @@ use super::Lane;
 use crate::intake::control::{self, Followed};
 use crate::intake::dedup_topic::{self, Reading};
 use crate::intake::side_topic::{self, FollowedSides};
+use crate::intake::tracker::Progress;
+
+/// Characters of metadata that is not ours that the log shows.
+const METADATA_SHOWN_CHARS: usize = 64;
 
 impl Lane {
     pub(super) fn assigned(&mut self, assignments: Vec<Assignment>, ctx: &mut Context<Self>) {
@@ -18,6 +22,7 @@ impl Lane {
             let (partition, epoch) = (assignment.at.partition, assignment.epoch);
             if let Some(committed) = &assignment.committed {
                 self.retention.committed(partition, committed.next);
+                self.look_at_metadata(partition, committed);
             }
             let (since_ms, effects) = self.core.assigned(assignment, now);
             self.carry_out(effects, ctx);
@@ -38,6 +43,24 @@ impl Lane {
         actix::spawn(side_topic::follow(log.clone(), lane, sides, self.said.clone()));
         actix::spawn(control::follow(log, control, self.said.clone()));
         actix::spawn(dedup_topic::read(reading, ended, self.said.clone()));
+    }
+
+    /// Says so if the offset was committed by somebody else, as after a reset of the group's offsets by a tool.
+    fn look_at_metadata(&self, partition: u32, committed: &Committed) {
+        if !Progress::is_foreign(committed) {
+            return;
+        }
+        let lane = self.settings.lane.clone();
+        let metadata: String = committed.metadata.chars().take(METADATA_SHOWN_CHARS).collect();
+        tracing::warn!(
+            lane,
+            partition,
+            offset = committed.next,
+            metadata,
+            "the metadata of the committed offset is none of ours or damaged, and is ignored: jobs behind the offset that had ended \
+             are looked at again"
+        );
+        metrics::counter!("relay_commit_metadata_ignored_total", "lane" => lane).increment(1);
     }
 
     pub(super) fn release(&mut self, partition: u32) {

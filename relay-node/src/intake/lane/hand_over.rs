@@ -39,8 +39,30 @@ impl Lane {
     pub(super) fn hand_over(&mut self, partitions: &[u32], ctx: &mut Context<Self>) {
         let at_backend = |(key, run): (&Key, &super::RunningJob)| run.link.attempt().map(|attempt| (*key, attempt));
         let at_backend: HashMap<Key, u32> = self.runs.iter().filter_map(at_backend).collect();
+        self.tell_dropped(partitions, &at_backend);
         let effects = self.core.hand_over(partitions, &at_backend);
         self.carry_out(effects, ctx);
+    }
+
+    /// Says of the runs that are no backend's, and end here for that, that this node did not die of them.
+    fn tell_dropped(&self, partitions: &[u32], at_backend: &HashMap<Key, u32>) {
+        let mut dropped = BTreeMap::<u32, Vec<StartedJob>>::new();
+        for (partition, offset) in self.runs.keys().filter(|key| !at_backend.contains_key(key)) {
+            if partitions.contains(partition) {
+                let job = StartedJob { offset: *offset, attempt: 0, alone: false };
+                dropped.entry(*partition).or_default().push(job);
+            }
+        }
+        let records = self.kept_records(dropped, ControlRecord::GivenUp);
+        if records.is_empty() {
+            return;
+        }
+        let log = self.context.log.clone();
+        actix::spawn(async move {
+            if let Err(error) = log.append(records).await {
+                tracing::warn!(%error, "the next owner takes it for a crash that waiting jobs were dropped");
+            }
+        });
     }
 
     /// Goes on with runs whose partition is given up once that is announced.
@@ -105,7 +127,7 @@ impl Lane {
         let Some(attempt) = self.core.keeping().attempt(key) else { return };
         let end = hand_over::end_of(job, attempt, finish, &self.context.node, self.settings.incarnation);
         let end = end.map(|end| self.control_record(key.0, ControlRecord::KeptEnd(Box::new(end))));
-        let jobs = vec![StartedJob { offset: key.1, attempt }];
+        let jobs = vec![StartedJob { offset: key.1, attempt, alone: false }];
         let given_up = self.control_record(key.0, ControlRecord::GivenUp(self.kept_jobs(jobs)));
         let Some(running) = self.kept.get_mut(&key) else { return };
         let (log, addr, announced) = (self.context.log.clone(), ctx.address(), running.announced.clone());
@@ -156,18 +178,21 @@ impl Lane {
         }
     }
 
-    /// Drops all kept runs and tells their owners, if the log takes it in time.
+    /// Drops all runs, kept ones too, and tells the next owners, if the log takes it in time.
     pub(super) fn give_up(&mut self) -> impl Future<Output = ()> + use<> {
-        for running in self.kept.drain().map(|(_, running)| running) {
-            running.task.abort();
+        let mut jobs = self.core.keeping_mut().drain();
+        for ((partition, offset), running) in &self.runs {
+            let attempt = running.link.attempt().unwrap_or_default();
+            jobs.entry(*partition).or_default().push(StartedJob { offset: *offset, attempt, alone: false });
         }
-        let jobs = self.core.keeping_mut().drain();
+        let runs = self.runs.drain().map(|(_, running)| running);
+        runs.chain(self.kept.drain().map(|(_, running)| running)).for_each(|running| running.task.abort());
         let records = self.kept_records(jobs, ControlRecord::GivenUp);
         let (log, grace) = (self.context.log.clone(), self.settings.revoke_grace);
         async move {
             if !records.is_empty() && !matches!(timeout(grace, log.append(records)).await, Ok(Ok(_))) {
                 tracing::warn!(
-                    "the owners of kept jobs were not told that they are dropped, and wait for their reports"
+                    "the next owners were not told that running jobs are dropped: they wait for reports, or take this for a crash"
                 );
             }
         }
@@ -204,7 +229,7 @@ impl Lane {
             // Such a record has string keys only and cannot fail.
             value: Some(Bytes::from(serde_json::to_vec(&record).unwrap_or_default())),
             headers: Vec::new(),
-            timestamp_ms: self.now_ms(),
+            timestamp_ms: self.context.starts.stamp(self.now_ms()),
         }
     }
 }

@@ -137,14 +137,12 @@ impl Handler<Leave> for Lane {
     type Result = actix::ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
-        for running in self.runs.drain().map(|(_, running)| running) {
-            running.task.abort();
-        }
         let given_up = self.give_up();
         self.controls.drain().chain(self.beside.drain()).for_each(|(_, stop)| stop.cancel());
         self.releases.clear();
         let member = self.member.clone();
         let left = async move {
+            // Before the next owner can ask.
             given_up.await;
             member.leave().await;
         };

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::control::Said;
 use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{self, Body, EndedJob, Scope};
+use super::earlier::Verdict;
 use super::keeping::KeptKey;
 use super::retention::Retention;
 use crate::events::route::{self, RoutedEvent};
@@ -152,7 +153,8 @@ impl LaneHandle {
     /// Starts to serve a lane on the current thread.
     pub fn start(settings: LaneSettings, context: Arc<RunContext>, member: Arc<dyn Member>) -> Self {
         let (said, sayings) = mpsc::channel(SAID_MAX);
-        let core = Core::new(settings.limits);
+        let (node, incarnation) = context.starts.life();
+        let core = Core::new(settings.limits).of_life(node, incarnation);
         let lane = Lane {
             settings,
             context,
@@ -301,6 +303,7 @@ impl Lane {
         let more = forgotten.saturating_sub(self.forgotten);
         self.forgotten = forgotten;
         metrics::counter!("relay_dedup_forgotten_total", "lane" => lane.clone()).increment(more);
+        metrics::gauge!("relay_lane_suspect_jobs", "lane" => lane.clone()).set(self.core.suspects() as f64);
         metrics::gauge!("relay_lane_running_jobs", "lane" => lane.clone()).set(self.core.running() as f64);
         metrics::gauge!("relay_lane_waiting_jobs", "lane" => lane).set(self.core.waiting() as f64);
         self.show_hand_overs();
@@ -371,6 +374,12 @@ impl Lane {
         let (key, epoch) = ((job.at.partition, job.place.offset), job.epoch);
         let link = Arc::new(RunLink::default());
         let (context, shared, addr) = (self.context.clone(), link.clone(), ctx.address());
+        if job.verdict != Verdict::Ordinary {
+            let as_what = if job.verdict == Verdict::Poison { "poison" } else { "suspect" };
+            tracing::warn!(job_id = %job.job_id, crashes = ?job.crashes, as_what, "nodes died while they ran this job");
+            metrics::counter!("relay_jobs_suspected_total", "lane" => self.settings.lane.clone(), "as" => as_what)
+                .increment(1);
+        }
         let task = actix::spawn(async move {
             let finish = run::run(&context, &job, &shared).await;
             tell(&addr, JobEnded { job, finish }).await;

@@ -1,0 +1,50 @@
+//! Registered attempts are found again by the next owner, whatever the clock of this machine does.
+
+use std::sync::Arc;
+
+use relay_log::local::{LocalLog, LocalLogSettings};
+use relay_log::port::{Log, LogRecord, ReadEvent, Retention, Start, TopicPartition, TopicSpec};
+use relay_protocol::record::{ControlRecord, StartedJob};
+use relay_runtime::clock::TestClock;
+
+use super::starts::{Registrar, Starts};
+
+const NOW_MS: u64 = 1_700_000_000_000;
+const HOUR_MS: u64 = 3_600_000;
+
+async fn read(log: &dyn Log, at: &TopicPartition, since_ms: u64) -> Vec<LogRecord> {
+    let mut reader = log.read(vec![(at.clone(), Start::Time(since_ms))]).await.unwrap();
+    let mut records = Vec::new();
+    while let ReadEvent::Record(record) = reader.next().await.unwrap() {
+        records.push(record);
+    }
+    records
+}
+
+#[tokio::test]
+async fn what_is_registered_after_the_clock_was_set_back_is_found_from_the_jobs_time_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let log: Arc<dyn Log> = Arc::new(LocalLog::open(folder.path(), &LocalLogSettings::default()).unwrap());
+    let spec = TopicSpec { name: "control".into(), partitions: 1, retention: Retention::Forever };
+    log.create_topics(&[spec]).await.unwrap();
+    let (at, clock) = (TopicPartition::new("control", 0), Arc::new(TestClock::at(NOW_MS)));
+    let registrar = Registrar::new("node".to_owned(), 7, "control".into());
+    let starts = Starts::spawn(log.clone(), clock.clone(), registrar);
+    let job = |offset| StartedJob { offset, attempt: 1, alone: false };
+    starts.register(0, job(1), NOW_MS - 5, Vec::new()).await.unwrap();
+    clock.set(NOW_MS - 2 * HOUR_MS);
+    // After an attempt of its own, after a job that is younger than the clock says, and for other records.
+    starts.register(0, job(2), NOW_MS - 3 * HOUR_MS, Vec::new()).await.unwrap();
+    starts.register(0, job(3), NOW_MS + 1_000, Vec::new()).await.unwrap();
+    assert_eq!(starts.stamp(NOW_MS), NOW_MS + 1_000);
+    let found = read(&*log, &at, NOW_MS).await;
+    let kinds: Vec<_> = found
+        .iter()
+        .map(|record| match serde_json::from_slice(record.value.as_deref().unwrap()).unwrap() {
+            ControlRecord::Started(started) => (started.jobs[0].offset, started.incarnation),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(kinds, [(1, 7), (2, 7), (3, 7)]);
+    assert!(found.is_sorted_by_key(|record| record.timestamp_ms), "times do not go back");
+}
