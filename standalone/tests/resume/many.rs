@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use relay_protocol::session::{AcceptedV1, EventV1, NoticeV1, ResumeV1, ResumedV1};
 use relay_protocol::{Event, JobId, Message, topics};
@@ -16,6 +17,8 @@ use crate::{new_id, two_nodes};
 
 /// Clients, and jobs: one each.
 const CLIENTS: u64 = 1_000;
+/// Sessions that are being opened at a time.
+const OPENING: usize = 16;
 /// Reads of the log at a time.
 const READERS_MAX: u64 = 2;
 /// Memory that a thousand clients and their sessions may take, both ends of them in this process.
@@ -85,25 +88,28 @@ async fn a_thousand_clients_go_on_at_one_node_with_few_reads() {
         ("RELAY__EVENTS__CATCH_UP_READERS_MAX", &readers_max),
         // These clients answer no pings.
         ("RELAY__GATEWAY__IDLE_TIMEOUT_MS", "300000"),
+        ("RELAY__GATEWAY__HELLO_TIMEOUT_MS", "60000"),
     ])
     .await;
     let (token, seen) = submit_all(&one).await;
-    let url = format!("http://{two}");
-    let scans_before = metric(&url, "relay_catch_up_scans_total").await;
-    let (bytes_before, done, most) = (resident_bytes(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     // The jobs go on while their clients come back.
     actix_web::rt::spawn(async move {
         loop {
             calls.next().await.complete();
         }
     });
+    let url = format!("http://{two}");
+    let scans_before = metric(&url, "relay_catch_up_scans_total").await;
+    let (bytes_before, done, most) = (resident_bytes(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let watcher = async {
         while !done.load(Ordering::SeqCst) {
             most.fetch_max(metric(&url, "relay_catch_up_readers").await, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let sessions = join_all(seen.iter().map(|_| Wire::open(&two, None))).await;
+    // A few at a time: a busy machine must not make a hello late. What follows is all at once.
+    let opening = futures_util::stream::iter(&seen).map(|_| Wire::open(&two, None)).buffer_unordered(OPENING);
+    let sessions: Vec<Wire> = opening.collect().await;
     let began = Instant::now();
     let clients = async {
         let jobs = sessions.into_iter().zip(&seen);
