@@ -590,7 +590,7 @@ fn check(steps: Vec<Step>) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
     fn each_job_ends_once_wherever_it_runs(steps in prop::collection::vec(step(), 1..300)) {
         check(steps);

@@ -9,7 +9,7 @@ use relay_log::port::{Log, LogError, NewRecord, TopicPartition};
 use relay_protocol::hand_over::{KeptEnd, KeptJobs};
 use relay_protocol::record::{ControlRecord, StartedJob};
 use relay_protocol::topics;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{COMMIT_RETRY, Lane, tell};
@@ -131,9 +131,10 @@ impl Lane {
         let given_up = self.control_record(key.0, ControlRecord::GivenUp(self.kept_jobs(jobs)));
         let Some(running) = self.kept.get_mut(&key) else { return };
         let (log, addr, announced) = (self.context.log.clone(), ctx.address(), running.announced.clone());
+        let useful = self.settings.handover_timeout;
         running.task = actix::spawn(async move {
             announced.cancelled().await;
-            hand_in(&*log, end, given_up).await;
+            hand_in(&*log, end, given_up, useful).await;
             tell(&addr, HandedIn(key)).await;
         });
     }
@@ -236,10 +237,12 @@ impl Lane {
 
 /// Writes how a kept run ended, or, if that cannot be, that nobody runs its job any more. Tries until the log takes it: the
 /// lane aborts it when the owner waits no longer.
-async fn hand_in(log: &dyn Log, end: Option<NewRecord>, given_up: NewRecord) {
+/// An append that has no answer within `useful` is tried again: the first end that the owner reads counts.
+async fn hand_in(log: &dyn Log, end: Option<NewRecord>, given_up: NewRecord, useful: Duration) {
     let mut record = end.unwrap_or_else(|| given_up.clone());
     loop {
-        match log.append(vec![record.clone()]).await {
+        let unanswered = |_| Err(LogError::Unavailable(format!("no answer within {useful:?}")));
+        match timeout(useful, log.append(vec![record.clone()])).await.unwrap_or_else(unanswered) {
             Ok(_) => return,
             Err(LogError::TooLarge { bytes, limit }) if record != given_up => {
                 tracing::warn!(
