@@ -197,6 +197,32 @@ impl Settings {
         if let Err(problem) = crate::job::url_input::Networks::parse(&self.inputs.url_allow_private) {
             return wrong("inputs.url_allow_private", &problem);
         }
+        self.check_lanes()?;
+        if self.dedup.window_h == 0 || self.dedup.entries_max == 0 {
+            return wrong("dedup.window_h", "and dedup.entries_max must be at least 1");
+        }
+        if self.poison.suspect_after == 0 || self.poison.crashes_max == 0 {
+            return wrong("poison.suspect_after", "and poison.crashes_max must be at least 1");
+        }
+        if self.retry.attempts_max == 0 || self.retry.attempts_max > relay_protocol::limits::ATTEMPTS_MAX {
+            return wrong("retry.attempts_max", "must be 1 to 16");
+        }
+        if self.gateway.threads == 0 || self.gateway.handshakes_max == 0 {
+            return wrong("gateway.threads", "and gateway.handshakes_max must be at least 1");
+        }
+        let events = &self.events;
+        if events.catch_up_readers_max == 0 || events.catch_up_waiting_max == 0 || events.catch_up_bytes_max == 0 {
+            let problem = "events.catch_up_waiting_max and events.catch_up_bytes_max must be at least 1";
+            return wrong("events.catch_up_readers_max", problem);
+        }
+        if self.gateway.body_timeout_ms == 0 {
+            return wrong("gateway.body_timeout_ms", "must be at least 1");
+        }
+        Ok(())
+    }
+
+    fn check_lanes(&self) -> Result<(), Unusable> {
+        let wrong = |key, problem: &str| Err(Unusable { key, problem: problem.to_owned() });
         if !self.lanes.weights.are_in_range() {
             return wrong("lanes.weights", &format!("each must be from 1 to {WEIGHT_MAX}"));
         }
@@ -224,26 +250,6 @@ impl Settings {
                 "lanes.names",
                 &format!("{lane:?} is no name of a lane: letters, digits, - and _ only, then .interactive or .batch"),
             );
-        }
-        if self.dedup.window_h == 0 || self.dedup.entries_max == 0 {
-            return wrong("dedup.window_h", "and dedup.entries_max must be at least 1");
-        }
-        if self.poison.suspect_after == 0 || self.poison.crashes_max == 0 {
-            return wrong("poison.suspect_after", "and poison.crashes_max must be at least 1");
-        }
-        if self.retry.attempts_max == 0 || self.retry.attempts_max > relay_protocol::limits::ATTEMPTS_MAX {
-            return wrong("retry.attempts_max", "must be 1 to 16");
-        }
-        if self.gateway.threads == 0 || self.gateway.handshakes_max == 0 {
-            return wrong("gateway.threads", "and gateway.handshakes_max must be at least 1");
-        }
-        let events = &self.events;
-        if events.catch_up_readers_max == 0 || events.catch_up_waiting_max == 0 || events.catch_up_bytes_max == 0 {
-            let problem = "events.catch_up_waiting_max and events.catch_up_bytes_max must be at least 1";
-            return wrong("events.catch_up_readers_max", problem);
-        }
-        if self.gateway.body_timeout_ms == 0 {
-            return wrong("gateway.body_timeout_ms", "must be at least 1");
         }
         Ok(())
     }

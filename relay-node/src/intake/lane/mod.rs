@@ -11,7 +11,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use relay_log::port::{Member, MemberEvent, NewRecord, Release, TopicPartition};
 use relay_protocol::record::AuditEntry;
-use relay_protocol::{ErrorCode, Event, JobError, JobId, topics};
+use relay_protocol::{ErrorCode, JobError, JobId, topics};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -22,15 +22,16 @@ use super::earlier::Verdict;
 use super::keeping::KeptKey;
 use super::retention::Retention;
 use crate::events::route::{self, RoutedEvent};
-use crate::job::delivered::{Delivered, NotAJob, Receipt};
+use crate::job::delivered::Delivered;
+use crate::job::duplicate;
 use crate::job::link::RunLink;
 use crate::job::outcome::{self, Ended, Outcome};
 use crate::job::run::{self, Finish, RunContext};
-use crate::job::{duplicate, misplaced};
 
 mod aside;
 mod assign;
 mod delete;
+mod deliver;
 mod hand_over;
 mod handlers;
 mod settle;
@@ -428,65 +429,8 @@ impl Lane {
         Payload { records, ended: dedup::read(&entry), is_set_aside: false, audit, tell_here }
     }
 
-    fn delivered(&mut self, record: relay_log::port::LogRecord, epoch: u64, ctx: &mut Context<Self>) {
-        let (now, key) = (self.now_ms(), (record.at.partition, record.offset));
-        if !self.core.read(key, epoch, record.timestamp_ms.min(now)) {
-            return;
-        }
-        let effects = match Delivered::read(&self.settings.lane, record, epoch) {
-            Ok(mut job) => match misplaced::moved(&job, self.settings.partitions) {
-                Some(moved) => {
-                    self.keep_input(&job);
-                    tracing::debug!(job_id = %job.job_id, at = %job.at, offset = key.1, to = %moved.to, "a job is moved");
-                    metrics::counter!("relay_jobs_moved_total", "lane" => self.settings.lane.clone()).increment(1);
-                    self.core.finished(key, epoch, Payload { records: vec![moved], ..Payload::default() }, now)
-                }
-                None => {
-                    job.is_stuck = self.context.pool.is_stuck(job.job.task, job.job.model.as_deref());
-                    self.core.job(job, now)
-                }
-            },
-            Err(refused) => self.refuse(key, epoch, &refused, now),
-        };
-        self.carry_out(effects, ctx);
-    }
-
-    /// Ends a record whose job is known already: that job's events are its own.
-    fn end_same(&mut self, job: &Delivered, ctx: &mut Context<Self>) {
-        tracing::debug!(job_id = %job.job_id, at = %job.at, offset = job.place.offset, "a job came once more");
-        self.count_duplicate("same");
-        let key = (job.at.partition, job.place.offset);
-        let effects = self.core.finished(key, job.epoch, Payload::default(), self.now_ms());
-        self.carry_out(effects, ctx);
-    }
-
     fn count_duplicate(&self, how: &'static str) {
         metrics::counter!("relay_duplicates_total", "lane" => self.settings.lane.clone(), "how" => how).increment(1);
-    }
-
-    /// Writes the receipt of a job that came from outside.
-    fn accept(&self, job: &Receipt) {
-        let event = Event::accepted(job.job_id, job.place.clone(), job.traceparent.clone()).about(job.card.clone());
-        let record = self.context.events.record(&job.tenant, &event);
-        let actor = crate::audit::Actor { tenant: &job.tenant, subject: &job.subject };
-        let detail = serde_json::json!({ "task": job.task, "lane": job.place.lane, "way_in": "log" });
-        self.context.audit.accepted(actor, job.job_id, job.traceparent.as_deref(), detail);
-        let (log, job_id) = (self.context.log.clone(), job.job_id);
-        actix::spawn(async move {
-            // `started` names the job's place too, so that watchers get the receipt even if this one is lost.
-            if let Err(error) = log.append(vec![record]).await {
-                tracing::warn!(%error, %job_id, "an accepted event was not written");
-            }
-        });
-    }
-
-    /// Ends a record that is not a job: its dead letter, and a `failed` event under the id that its place gives it.
-    fn refuse(&mut self, key: Key, epoch: u64, refused: &NotAJob, now: u64) -> Vec<Effect<Payload>> {
-        tracing::warn!(error = %refused.error, at = %refused.at, offset = key.1, "a record is not a job");
-        metrics::counter!("relay_records_refused_total", "lane" => self.settings.lane.clone()).increment(1);
-        let dead_letter_partitions = self.settings.dead_letter_partitions;
-        let records = outcome::not_a_job(refused, &self.context.events, dead_letter_partitions, now);
-        self.core.finished(key, epoch, Payload { records, ..Payload::default() }, now)
     }
 }
 
