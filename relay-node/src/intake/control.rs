@@ -31,8 +31,8 @@ pub struct Said {
 /// What they say.
 #[derive(Debug)]
 pub enum What {
-    /// A record of the control topic.
-    Control(ControlRecord),
+    /// A record of the control topic, and when it was written, in milliseconds since the Unix epoch.
+    Control(ControlRecord, u64),
     /// The control topic was read to its end for the first time.
     ControlRead,
     /// The dedup topic was read to its end: the jobs that ended.
@@ -87,7 +87,7 @@ async fn read(log: &dyn Log, followed: &[Followed], said: &mpsc::Sender<Said>) {
                 // Attempts count until the partition was read; after that they are our own. They have no key.
                 let wanted = record.key.is_some() || !were_read.contains(&partition);
                 match decode(record.value.as_deref().filter(|_| wanted)) {
-                    Some(record) => (partition, What::Control(record)),
+                    Some(control) => (partition, What::Control(control, record.timestamp_ms)),
                     None => continue,
                 }
             }

@@ -375,7 +375,7 @@ impl World {
         };
         owned.control_read = true;
         for (_, record) in self.control.clone().into_iter().filter(|(of, _)| *of == partition) {
-            let effects = self.core.told(partition, record, self.now_ms);
+            let effects = self.core.told(partition, record, self.now_ms, self.now_ms);
             self.carry_out(effects);
         }
         let effects = self.core.control_read(partition, self.now_ms);
@@ -457,7 +457,7 @@ impl World {
             CancelRequest { job_id: job_id(key), tenant: "default".to_owned(), subject: "test".to_owned(), at: NOW_MS };
         self.control.push((key.0, ControlRecord::Cancel(request.clone())));
         if self.owned.get(&key.0).is_some_and(|owned| owned.control_read) {
-            let effects = self.core.told(key.0, ControlRecord::Cancel(request), self.now_ms);
+            let effects = self.core.told(key.0, ControlRecord::Cancel(request), self.now_ms, self.now_ms);
             self.carry_out(effects);
         }
     }

@@ -312,7 +312,7 @@ impl World {
                 self.heard.remove(&(epoch, (partition, job.offset)));
             }
         }
-        let effects = self.nodes[node].core.told(partition, record, self.now_ms);
+        let effects = self.nodes[node].core.told(partition, record, self.now_ms, self.now_ms);
         self.carry_out(node, effects);
     }
 

@@ -66,20 +66,25 @@ impl<J, E> Remotes<J, E> {
         self.is_read = true;
     }
 
-    /// A node reports that it runs this attempt of the job at `offset`.
-    pub fn kept(&mut self, offset: u64, attempt: u32, now_ms: u64) {
+    /// A node reports that it runs this attempt of the job at `offset`. While the topic is read for the first time the reports
+    /// are old; the nodes' clocks may differ, so that half of the time-out is left in any case.
+    pub fn kept(&mut self, offset: u64, attempt: u32, written_ms: u64, now_ms: u64) {
+        let heard_ms = match self.is_read {
+            true => now_ms,
+            false => written_ms.clamp(now_ms.saturating_sub(self.timeout_ms / 2), now_ms),
+        };
         if let Some(remote) = self.jobs.get_mut(&offset) {
             if remote.attempt == attempt {
-                remote.heard_ms = remote.heard_ms.max(now_ms);
+                remote.heard_ms = remote.heard_ms.max(heard_ms);
             }
             return;
         }
         match self.reports.get_mut(&offset) {
-            Some(report) if report.attempt == attempt => report.heard_ms = report.heard_ms.max(now_ms),
+            Some(report) if report.attempt == attempt => report.heard_ms = report.heard_ms.max(heard_ms),
             Some(report) if report.attempt > attempt => {}
-            Some(report) => *report = Report { attempt, heard_ms: now_ms, end: None },
+            Some(report) => *report = Report { attempt, heard_ms, end: None },
             None if self.is_read => {}
-            None => _ = self.reports.insert(offset, Report { attempt, heard_ms: now_ms, end: None }),
+            None => _ = self.reports.insert(offset, Report { attempt, heard_ms, end: None }),
         }
     }
 

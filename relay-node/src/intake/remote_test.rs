@@ -13,8 +13,8 @@ const ATTEMPTS: u32 = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A node reports that it runs an attempt.
-    Kept(u64, u32),
+    /// A node reported so long ago that it runs an attempt.
+    Kept(u64, u32, u64),
     /// An attempt ends; every end is another one.
     Ended(u64, u32),
     GivenUp(u64, u32),
@@ -29,7 +29,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (offset, attempt) = (0..OFFSETS, 1..=ATTEMPTS);
     prop_oneof![
-        6 => (offset.clone(), attempt.clone()).prop_map(|(offset, attempt)| Step::Kept(offset, attempt)),
+        6 => (offset.clone(), attempt.clone(), 0..TIMEOUT_MS * 2)
+            .prop_map(|(offset, attempt, ago)| Step::Kept(offset, attempt, ago)),
         2 => (offset.clone(), attempt.clone()).prop_map(|(offset, attempt)| Step::Ended(offset, attempt)),
         1 => (offset.clone(), attempt.clone()).prop_map(|(offset, attempt)| Step::GivenUp(offset, attempt)),
         1 => Just(Step::Read),
@@ -57,15 +58,16 @@ struct Model {
 }
 
 impl Model {
-    fn kept(&mut self, offset: u64, attempt: u32, now: u64) {
+    fn kept(&mut self, offset: u64, attempt: u32, ago: u64, now: u64) {
         let said = self.jobs.entry(offset).or_default();
+        let heard = if self.is_read { now } else { now - ago.min(TIMEOUT_MS / 2) };
         match said.newest {
-            Some((known, ..)) if known == attempt => said.newest.as_mut().unwrap().1 = now,
+            Some((known, before, _)) if known == attempt => said.newest.as_mut().unwrap().1 = before.max(heard),
             // A job that waits here waits for one attempt alone, and one that does not is nobody else's.
             _ if said.admitted => {}
             Some((known, ..)) if known > attempt => {}
             None if self.is_read => {}
-            _ => said.newest = Some((attempt, now, None)),
+            _ => said.newest = Some((attempt, heard, None)),
         }
     }
 
@@ -80,12 +82,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
     fn as_the_model(steps in prop::collection::vec(step(), 1..80)) {
-        let (mut remotes, mut model, mut now, mut ends) = (Remotes::new(TIMEOUT_MS), Model::default(), 1_000, 0);
+        let (mut remotes, mut model) = (Remotes::new(TIMEOUT_MS), Model::default());
+        let (mut now, mut ends) = (10 * TIMEOUT_MS, 0);
         for step in steps {
             match step {
-                Step::Kept(offset, attempt) => {
-                    remotes.kept(offset, attempt, now);
-                    model.kept(offset, attempt, now);
+                Step::Kept(offset, attempt, ago) => {
+                    remotes.kept(offset, attempt, now.saturating_sub(ago), now);
+                    model.kept(offset, attempt, ago, now);
                 }
                 Step::Ended(offset, attempt) => {
                     ends += 1;
@@ -162,8 +165,8 @@ proptest! {
 #[test]
 fn a_partition_that_is_taken_forgets_all() {
     let mut remotes = Remotes::<u64, u32>::new(TIMEOUT_MS);
-    remotes.kept(1, 1, 0);
-    remotes.kept(2, 1, 0);
+    remotes.kept(1, 1, 0, 0);
+    remotes.kept(2, 1, 0, 0);
     assert_eq!(remotes.admit(1, 1, 1, None, false, 0), Admitted::Elsewhere);
     remotes.clear();
     assert_eq!((remotes.is_empty(), remotes.reported(2)), (true, 0));

@@ -111,8 +111,8 @@ impl<P: Ends> Core<P> {
         self.keeping.cancelled(partition, request).into_iter().map(Effect::CancelKept).collect()
     }
 
-    /// A record of a partition's control topic.
-    pub fn told(&mut self, partition: u32, record: ControlRecord, now_ms: u64) -> Vec<Effect<P>> {
+    /// A record of a partition's control topic, written at `written_ms`.
+    pub fn told(&mut self, partition: u32, record: ControlRecord, written_ms: u64, now_ms: u64) -> Vec<Effect<P>> {
         match record {
             ControlRecord::Cancel(request) => {
                 if let Some(owned) = self.partitions.get_mut(&partition) {
@@ -127,7 +127,7 @@ impl<P: Ends> Core<P> {
                 if let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| !owned.revoking) {
                     let inherited = owned.tracker.inherited();
                     for job in kept.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
-                        owned.remotes.kept(job.offset, job.attempt, now_ms);
+                        owned.remotes.kept(job.offset, job.attempt, written_ms, now_ms);
                     }
                 }
                 Vec::new()

@@ -42,7 +42,7 @@ impl Handler<FromTopics> for Lane {
     type Result = ();
 
     fn handle(&mut self, FromTopics(said): FromTopics, ctx: &mut Self::Context) {
-        if let What::Control(ControlRecord::Cancel(request)) = &said.what {
+        if let What::Control(ControlRecord::Cancel(request), _) = &said.what {
             let effects = self.core.cancel_kept(said.partition, request);
             self.carry_out(effects, ctx);
         }
@@ -52,7 +52,7 @@ impl Handler<FromTopics> for Lane {
         }
         let now = self.now_ms();
         let effects = match said.what {
-            What::Control(record) => self.core.told(said.partition, record, now),
+            What::Control(record, written) => self.core.told(said.partition, record, written, now),
             What::ControlRead => self.core.control_read(said.partition, now),
             What::Side(at, what) => self.core.side(said.partition, at, what),
             What::SidesRead => self.core.sides_read(said.partition, now),
