@@ -170,8 +170,9 @@ impl Hub {
 async fn follow(feed: Arc<Feed>, mut reader: Box<dyn LogReader>, stop: CancellationToken) {
     loop {
         let event = tokio::select! {
-            event = reader.next() => event,
+            biased;
             () = stop.cancelled() => return,
+            event = reader.next() => event,
         };
         match event {
             Ok(ReadEvent::Record(record)) => {

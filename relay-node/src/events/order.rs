@@ -5,6 +5,7 @@
 //! gateway writes can come after the owner's `started`, or after the end of a job that never started. Both tell the place, and so
 //! bring the receipt along.
 
+use relay_log::planted::{Bug, is_planted};
 use relay_protocol::{Event, EventKind};
 
 use super::route::RoutedEvent;
@@ -33,6 +34,7 @@ pub enum Delivered {
 impl Order {
     /// Delivers what comes after `after_seq`.
     pub fn after(after_seq: u64) -> Self {
+        let after_seq = off(after_seq);
         let attempt = (after_seq > 1).then_some((after_seq / relay_protocol::event::EVENTS_PER_ATTEMPT) as u32);
         Self { after_seq, attempt, ended: false }
     }
@@ -64,6 +66,15 @@ impl Order {
             Some(receipt) => Delivered::Two(receipt, event),
             None => Delivered::One(event),
         }
+    }
+}
+
+/// Where to go on, but for a planted bug.
+fn off(after_seq: u64) -> u64 {
+    match after_seq {
+        2.. if is_planted(Bug::ResumeRepeats) => after_seq - 1,
+        1.. if is_planted(Bug::ResumeSkips) => after_seq + relay_protocol::event::EVENTS_PER_ATTEMPT,
+        _ => after_seq,
     }
 }
 

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{Log, LogError, NewRecord};
 use relay_protocol::event::{JobCard, seq};
 use relay_protocol::job::Hop;
@@ -165,7 +166,9 @@ impl<'a> Run<'a> {
 
     async fn attempts(&mut self) -> Result<Outcome, Box<Leaving>> {
         loop {
-            self.attempt += 1;
+            if self.attempt == 0 || !is_planted(Bug::SameAttemptNumber) {
+                self.attempt += 1;
+            }
             let span = self.attempt_span();
             self.span = AttemptSpan(span.clone());
             let failure = match self.attempt().instrument(span).await {
@@ -262,6 +265,12 @@ impl<'a> Run<'a> {
     async fn register(&self, backend: &str) -> Result<(), JobError> {
         let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt };
         let started = self.started_event(backend);
+        if is_planted(Bug::UnregisteredAttempt) {
+            self.tell(started, |events| self.context.log.append(events))
+                .await
+                .map_err(|error| log_unavailable(&error))?;
+            return Ok(());
+        }
         let registered = |events| self.context.starts.register(self.job.at.partition, job, events);
         self.tell(started, registered).await.map_err(|error| log_unavailable(&error))?;
         self.context.audit.attempt(self.job, self.attempt);

@@ -134,10 +134,10 @@ impl Handler<Leave> for Lane {
     type Result = actix::ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
-        for running in self.runs.drain().map(|(_, running)| running) {
+        for running in std::mem::take(&mut self.runs).into_values() {
             running.task.abort();
         }
-        self.controls.drain().for_each(|(_, stop)| stop.cancel());
+        std::mem::take(&mut self.controls).into_values().for_each(|stop| stop.cancel());
         self.releases.clear();
         let member = self.member.clone();
         let left = async move { member.leave().await };

@@ -4,7 +4,7 @@
 //! the lane say and waits for each, questions have permits, and every other message belongs to a job that runs or to the one
 //! commit under way.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,8 +92,8 @@ pub struct Lane {
     context: Arc<RunContext>,
     member: Arc<dyn Member>,
     core: Core<Payload>,
-    runs: HashMap<Key, RunningJob>,
-    controls: HashMap<u32, CancellationToken>,
+    runs: BTreeMap<Key, RunningJob>,
+    controls: BTreeMap<u32, CancellationToken>,
     said: mpsc::Sender<Said>,
     sayings: Option<mpsc::Receiver<Said>>,
     forgotten: u64,
@@ -141,8 +141,8 @@ impl LaneHandle {
             context,
             member,
             core,
-            runs: HashMap::new(),
-            controls: HashMap::new(),
+            runs: BTreeMap::new(),
+            controls: BTreeMap::new(),
             said,
             sayings: Some(sayings),
             forgotten: 0,

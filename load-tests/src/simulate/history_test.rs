@@ -1,0 +1,1 @@
+//! Bad histories, and that each is complained of.
