@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use relay_protocol::hello::{ErrorV1, HelloV1, PingV1, PongV1, WelcomeV1};
 use relay_protocol::session::{
-    AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, ResumeV1, SubmitInputV1, SubmitV1,
+    AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, ResumeV1, ResumedV1, SubmitInputV1, SubmitV1,
 };
 use relay_protocol::{Event, Frame, JobId, Message};
 use relay_runtime::clock::Clock as _;
@@ -34,7 +34,10 @@ struct Job {
     submit: SubmitV1,
     due: Instant,
     cancel_at: Option<Instant>,
-    sent: bool,
+    /// How often it was submitted.
+    sent: u32,
+    /// Events before the answer to this request belong to an earlier watch.
+    resuming: Option<u64>,
     accepted: bool,
     over: bool,
     last_seq: u64,
@@ -120,7 +123,7 @@ impl Client {
             ..Submitted::default()
         };
         self.history.borrow_mut().jobs.insert(job_id, submitted);
-        let job = Job { submit, due, cancel_at, sent: false, accepted: false, over: false, last_seq: 0 };
+        let job = Job { submit, due, cancel_at, sent: 0, resuming: None, accepted: false, over: false, last_seq: 0 };
         self.jobs.insert(job_id, job);
     }
 
@@ -150,7 +153,7 @@ impl Client {
         let cut_at = cut.then(|| Instant::now() + Duration::from_millis(self.random.below(6_000)));
         let mut heard_at = Instant::now();
         // What was sent on another connection and not acknowledged is sent again.
-        for job in self.jobs.values_mut().filter(|job| job.sent && !job.accepted && !job.over) {
+        for job in self.jobs.values_mut().filter(|job| job.sent > 0 && !job.accepted && !job.over) {
             job.due = Instant::now();
             self.cluster.counts().fault(Fault::Resubmitted);
         }
@@ -185,19 +188,25 @@ impl Client {
         socket.send(&hello, b"").await?;
         let frame = tokio::time::timeout(SILENCE, socket.next()).await.ok()??;
         let welcome: WelcomeV1 = frame.head().ok().filter(|_| frame.kind == WelcomeV1::KIND)?;
-        let jobs: Vec<_> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.accepted && !job.over)
-            .map(|(id, job)| (*id, job.last_seq))
-            .collect();
-        if !jobs.is_empty() {
-            self.requests += 1;
-            let resume = ResumeV1 { request: self.requests, resume_token: self.token.clone(), jobs };
-            socket.send(&resume, b"").await?;
+        self.jobs.values_mut().for_each(|job| job.resuming = None);
+        let open: Vec<_> = self.jobs.iter().filter(|(_, job)| job.accepted && !job.over).map(|(id, _)| *id).collect();
+        if !open.is_empty() {
+            self.resume(socket, &open).await?;
         }
         self.token = welcome.resume_token;
         Some(())
+    }
+
+    async fn resume(&mut self, socket: &Socket, jobs: &[JobId]) -> Option<()> {
+        self.requests += 1;
+        let mut resumed = Vec::new();
+        for job_id in jobs {
+            let job = self.jobs.get_mut(job_id)?;
+            job.resuming = Some(self.requests);
+            resumed.push((*job_id, job.last_seq));
+        }
+        let resume = ResumeV1 { request: self.requests, resume_token: self.token.clone(), jobs: resumed };
+        socket.send(&resume, b"").await
     }
 
     async fn do_what_is_due(&mut self, socket: &Socket) -> Option<()> {
@@ -206,7 +215,7 @@ impl Client {
             if !job.accepted && job.due <= now {
                 self.requests += 1;
                 job.submit.request = self.requests;
-                job.sent = true;
+                job.sent += 1;
                 job.due = now + Duration::from_secs(60);
                 socket.send(&job.submit, b"sound").await?;
             }
@@ -231,8 +240,14 @@ impl Client {
                 if let Some(submitted) = self.history.borrow_mut().jobs.get_mut(&accepted.job_id) {
                     submitted.accepted = true;
                 }
-                self.jobs.get_mut(&accepted.job_id)?.accepted = true;
+                let job = self.jobs.get_mut(&accepted.job_id)?;
+                job.accepted = true;
+                let again = job.sent > 1;
                 self.hear(&frame.payload);
+                // What happened before this submit follows only then.
+                if again {
+                    self.resume(socket, &[accepted.job_id]).await?;
+                }
             }
             EventV1::KIND => self.hear(&frame.payload),
             CancelReplyV1::KIND => {
@@ -241,6 +256,10 @@ impl Client {
                     let had_end = self.cluster.has_end(reply.job_id);
                     self.history.borrow_mut().ended_answers.push((reply.job_id, had_end));
                 }
+            }
+            ResumedV1::KIND => {
+                let request = frame.head::<ResumedV1>().ok()?.request;
+                self.jobs.values_mut().filter(|job| job.resuming == Some(request)).for_each(|job| job.resuming = None);
             }
             PingV1::KIND => {
                 let ping: PingV1 = frame.head().ok()?;
@@ -255,7 +274,7 @@ impl Client {
 
     fn hear(&mut self, json: &[u8]) {
         let Ok(event) = serde_json::from_slice::<Event>(json) else { return };
-        let Some(job) = self.jobs.get_mut(&event.job_id) else { return };
+        let Some(job) = self.jobs.get_mut(&event.job_id).filter(|job| job.resuming.is_none()) else { return };
         if !super::history::is_revocable(event.event) {
             // Whatever came, the client goes on after the highest.
             job.last_seq = job.last_seq.max(event.seq);

@@ -58,15 +58,11 @@ impl Gate {
                     self.changed.notify_waiters();
                     continue;
                 }
-                match state.life {
-                    Life::Open => return,
-                    Life::Dead => {}
-                    Life::Frozen => {}
+                if state.life == Life::Open {
+                    return;
                 }
             }
-            if self.life() == Life::Dead {
-                std::future::pending::<()>().await;
-            }
+            // Once it is dead nothing changes any more.
             changed.await;
         }
     }

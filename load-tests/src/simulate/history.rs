@@ -249,6 +249,32 @@ impl History {
     }
 }
 
+impl History {
+    /// What the log and the clients say of the jobs that findings name.
+    pub(super) fn story(&self, findings: &Findings) -> Vec<String> {
+        let is_named = |job: &JobId| findings.named.iter().any(|finding| finding.contains(&job.to_string()));
+        let mut story = Vec::new();
+        for (job, submitted) in self.jobs.iter().filter(|(job, _)| is_named(job)) {
+            story.push(format!("{job}: {submitted:?}"));
+            for told in self.events.iter().filter(|told| told.event.job_id == *job) {
+                let Event { seq, event, at, node, duplicate_of, error, .. } = &told.event;
+                let ((place, offset), error) = (&told.place, error.as_ref().map(|error| &error.code));
+                story.push(format!(
+                    "  log {place}/{offset}: {} {}.{} at {} {node:?} {duplicate_of:?} {error:?}",
+                    event.name(),
+                    seq >> 32,
+                    seq & 0xffff_ffff,
+                    at.wrapping_sub(super::clock::BEGIN_MS) as i64,
+                ));
+            }
+            for (seq, kind, _) in self.heard.get(job).into_iter().flatten() {
+                story.push(format!("  heard {} {}.{}", kind.name(), seq >> 32, seq & 0xffff_ffff));
+            }
+        }
+        story
+    }
+}
+
 /// Whether such an event may be missing without harm.
 pub(super) fn is_revocable(kind: EventKind) -> bool {
     matches!(kind, EventKind::Partial | EventKind::Progress)

@@ -63,6 +63,7 @@ pub fn run(arguments: &SimulateArguments) -> anyhow::Result<()> {
         for finding in &outcome.findings.named {
             println!("BROKEN {finding}");
         }
+        outcome.story.iter().for_each(|line| println!("  {line}"));
         ensure!(outcome.findings.count == 0, "{} promises were not kept", outcome.findings.count);
         return Ok(());
     }

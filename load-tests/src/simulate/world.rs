@@ -44,6 +44,8 @@ pub struct Outcome {
     pub findings: Findings,
     /// What happened.
     pub tally: Tally,
+    /// What the log and the clients say of the jobs that something is wrong with.
+    pub story: Vec<String>,
     /// Of all that was seen: the same for the same seed.
     pub digest: String,
 }
@@ -146,8 +148,9 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
     counts.add("virtual seconds", began.elapsed().as_secs());
     counts.add("events", history.events.len() as u64);
     counts.add("commits", history.commits.len() as u64);
-    let digest = digest(&history);
-    Ok(Outcome { seed, findings: history.check(), tally: counts.tally(), digest })
+    let (digest, findings) = (digest(&history), history.check());
+    let story = history.story(&findings);
+    Ok(Outcome { seed, findings, tally: counts.tally(), story, digest })
 }
 
 /// Waits until all that was accepted has ended, and whoever waits has heard of it.

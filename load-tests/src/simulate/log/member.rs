@@ -146,7 +146,7 @@ impl SimMember {
                 MemberEvent::Assigned(assignments)
             }
             GroupEvent::Lost(partitions) => {
-                partitions.iter().for_each(|at| drop(state.owned.remove(at)));
+                state.owned.retain(|at, _| !partitions.contains(at));
                 MemberEvent::Lost(partitions)
             }
             GroupEvent::Revoking(partitions) => {
