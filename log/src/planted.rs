@@ -14,8 +14,8 @@ pub enum Bug {
     ResultOutsideCommit,
     /// The set of jobs finished beyond the committed offset is not committed.
     LostMetadata,
-    /// A job that goes back to its lane is not taken from where it was set aside.
-    DoubleRetry,
+    /// A job that failed is tried once more than it may be.
+    OneRetryTooMany,
     /// The next attempt has the number of the one before.
     SameAttemptNumber,
     /// Attempts begin before they are registered.
@@ -41,7 +41,7 @@ impl Bug {
         Self::OffsetsBeforeResult,
         Self::ResultOutsideCommit,
         Self::LostMetadata,
-        Self::DoubleRetry,
+        Self::OneRetryTooMany,
         Self::SameAttemptNumber,
         Self::UnregisteredAttempt,
         Self::EndedNotRead,

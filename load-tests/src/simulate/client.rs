@@ -26,6 +26,8 @@ const SILENCE: Duration = Duration::from_secs(4);
 const AGAIN: Duration = Duration::from_millis(400);
 /// How often a client looks at what is due.
 const LOOK: Duration = Duration::from_millis(100);
+/// Attempts of a job that says nothing of them.
+pub(super) const ATTEMPTS_MAX: u32 = 3;
 /// Any trace will do, as long as it is the same in each run.
 pub(super) const TRACE: &str = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01";
 
@@ -51,7 +53,8 @@ pub(super) struct Client {
     random: SeededRandom,
     clock: VirtualClock,
     jobs: BTreeMap<JobId, Job>,
-    cancels: BTreeMap<u64, JobId>,
+    /// Open requests to cancel, and whether the job's end had been heard.
+    cancels: BTreeMap<u64, (JobId, bool)>,
     requests: u64,
     token: String,
 }
@@ -97,7 +100,7 @@ impl Client {
         let deadline = self.chance(15).then(|| now_ms + 300 + self.random.below(8_000));
         let not_before = self.chance(15).then(|| now_ms + self.random.below(5_000));
         let due = Instant::now() + after;
-        let cancel_at = self.chance(20).then(|| due + Duration::from_millis(self.random.below(4_000)));
+        let cancel_at = self.chance(30).then(|| due + Duration::from_millis(self.random.below(4_000)));
         let model = if self.chance(70) { "m1" } else { "m2" };
         let submit = SubmitV1 {
             request: 0,
@@ -120,6 +123,7 @@ impl Client {
         let submitted = Submitted {
             key: key.map(|key| ("default".to_owned(), key)),
             has_deadline: deadline.is_some(),
+            attempts_max: ATTEMPTS_MAX,
             ..Submitted::default()
         };
         self.history.borrow_mut().jobs.insert(job_id, submitted);
@@ -211,8 +215,8 @@ impl Client {
 
     async fn do_what_is_due(&mut self, socket: &Socket) -> Option<()> {
         let now = Instant::now();
-        for job in self.jobs.values_mut().filter(|job| !job.over) {
-            if !job.accepted && job.due <= now {
+        for job in self.jobs.values_mut() {
+            if !job.over && !job.accepted && job.due <= now {
                 self.requests += 1;
                 job.submit.request = self.requests;
                 job.sent += 1;
@@ -223,7 +227,7 @@ impl Client {
                 job.cancel_at = None;
                 self.requests += 1;
                 let job_id = job.submit.job_id;
-                self.cancels.insert(self.requests, job_id);
+                self.cancels.insert(self.requests, (job_id, job.over));
                 if let Some(submitted) = self.history.borrow_mut().jobs.get_mut(&job_id) {
                     submitted.cancelled = true;
                 }
@@ -252,9 +256,11 @@ impl Client {
             EventV1::KIND => self.hear(&frame.payload),
             CancelReplyV1::KIND => {
                 let reply: CancelReplyV1 = frame.head().ok()?;
-                if reply.outcome == CancelOutcomeV1::AlreadyEnded {
-                    let had_end = self.cluster.has_end(reply.job_id);
-                    self.history.borrow_mut().ended_answers.push((reply.job_id, had_end));
+                let (_, was_over) = self.cancels.remove(&reply.request)?;
+                let (had_end, mut history) = (self.cluster.has_end(reply.job_id), self.history.borrow_mut());
+                match reply.outcome {
+                    CancelOutcomeV1::AlreadyEnded => history.ended_answers.push((reply.job_id, had_end)),
+                    CancelOutcomeV1::Requested => history.late_cancels.extend(was_over.then_some(reply.job_id)),
                 }
             }
             ResumedV1::KIND => {
@@ -286,7 +292,7 @@ impl Client {
 
     /// `None`: the connection is given up, and what was asked for is asked again on another.
     fn on_error(&mut self, error: &ErrorV1) -> Option<()> {
-        if let Some(job_id) = self.cancels.remove(&error.request) {
+        if let Some((job_id, _)) = self.cancels.remove(&error.request) {
             if let Some(job) = self.jobs.get_mut(&job_id) {
                 job.cancel_at = Some(Instant::now() + AGAIN);
             }

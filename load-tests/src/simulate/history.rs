@@ -39,6 +39,8 @@ pub(super) struct Submitted {
     pub(super) key: Option<(String, String)>,
     /// It may expire.
     pub(super) has_deadline: bool,
+    /// Attempts at most.
+    pub(super) attempts_max: u32,
     /// Somebody asked to cancel it.
     pub(super) cancelled: bool,
 }
@@ -128,6 +130,12 @@ impl History {
                 found.add("P1", job, format!("{} ends: {kinds:?}", ends.len()));
             }
             let Some(submitted) = self.jobs.get(job) else { continue };
+            let retried = all.iter().filter(|told| told.event.event == EventKind::Retrying);
+            if let Some(last) =
+                retried.map(|told| told.event.attempt).max().filter(|last| *last >= submitted.attempts_max)
+            {
+                found.add("P6", job, format!("attempt {last} of {} is followed by another", submitted.attempts_max));
+            }
             for end in ends {
                 match end.event.event {
                     // A repeated job ends as the first did.

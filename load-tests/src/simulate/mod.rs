@@ -43,7 +43,7 @@ pub struct SimulateArguments {
     #[arg(long, default_value_t = 1)]
     first: u64,
     /// Seeds at a time; each has one thread.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
     /// Shows what nodes log.
     #[arg(long)]

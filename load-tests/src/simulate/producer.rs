@@ -14,7 +14,7 @@ use relay_runtime::clock::Clock as _;
 use relay_runtime::random::{Random, SeededRandom};
 use serde_json::Map;
 
-use super::client::{Load, TRACE};
+use super::client::{ATTEMPTS_MAX, Load, TRACE};
 use super::cluster::{Cluster, LANE_PARTITIONS};
 use super::counts::Fault;
 use super::history::{History, Submitted};
@@ -67,6 +67,7 @@ impl Producer {
         // A key stands for one body; a model that no backend has is nobody's to run.
         let model = if key.is_none() && self.chance(15) { "nobody-has-it" } else { "m1" };
         let deadline = self.chance(20).then(|| now_ms + 500 + self.random.below(8_000));
+        let attempts_max = self.chance(30).then(|| 1 + self.random.below(4) as u32);
         let job = Job {
             id,
             tenant: TENANT.to_owned(),
@@ -83,7 +84,7 @@ impl Producer {
             idempotency_key: key.clone(),
             deadline,
             not_before: None,
-            attempts_max: self.chance(30).then(|| 1 + self.random.below(4) as u32),
+            attempts_max,
             attempt: 0,
             traceparent: Some(TRACE.to_owned()),
             hops: Vec::new(),
@@ -106,6 +107,7 @@ impl Producer {
         let submitted = Submitted {
             key: key.map(|key| (TENANT.to_owned(), key)),
             has_deadline: deadline.is_some(),
+            attempts_max: attempts_max.unwrap_or(ATTEMPTS_MAX),
             ..Submitted::default()
         };
         if let Some(id) = id {

@@ -18,7 +18,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::backend::Backends;
-use super::client::{Client, Load};
+use super::client::{ATTEMPTS_MAX, Client, Load};
 use super::clock::VirtualClock;
 use super::cluster::{Cluster, EVENT_PARTITIONS, LANE_PARTITIONS};
 use super::counts::{Counts, Tally};
@@ -74,6 +74,7 @@ fn settings() -> anyhow::Result<Settings> {
     settings.lanes.delete_interval_ms = 900;
     settings.lanes.tenant_share_max = 0.7;
     settings.lanes.set_aside_max = 40;
+    settings.retry.attempts_max = ATTEMPTS_MAX;
     settings.retry.delay_ms = 200;
     settings.retry.delay_ms_max = 4_000;
     settings.retry.tiers_ms = [700, 1_500, 3_000, 6_000, 12_000];

@@ -1,7 +1,6 @@
 //! Jobs that are set aside: their records, and reading them again when they may go on.
 
 use actix::{AsyncContext, Context, Handler, Message};
-use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{LogRecord, TopicPartition};
 use relay_protocol::{ErrorCode, Input, JobError};
 
@@ -96,9 +95,7 @@ impl Lane {
         metrics::counter!("relay_jobs_returned_total", "lane" => self.settings.lane.clone()).increment(1);
         let partition = job.at.partition;
         let mark = aside::taken(&self.settings.lane, at.0, partition, at.1, self.now_ms());
-        let mut records = vec![Aside::back(job)];
-        records.extend(Some(mark).filter(|_| !is_planted(Bug::DoubleRetry)));
-        let payload = Payload { records, ..Payload::default() };
+        let payload = Payload { records: vec![Aside::back(job), mark], ..Payload::default() };
         let effects = self.core.left_side(partition, at, job.epoch, payload, self.now_ms());
         self.carry_out(effects, ctx);
     }
