@@ -8,6 +8,7 @@ use std::time::Duration;
 use relay_protocol::hello::{ErrorV1, HelloV1, PingV1, PongV1, WelcomeV1};
 use relay_protocol::session::{
     AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, ResumeV1, ResumedV1, SubmitInputV1, SubmitV1,
+    WatchV1,
 };
 use relay_protocol::{Event, Frame, JobId, Message};
 use relay_runtime::clock::Clock as _;
@@ -36,6 +37,8 @@ struct Job {
     submit: SubmitV1,
     due: Instant,
     cancel_at: Option<Instant>,
+    /// A producer submitted it: it is watched only.
+    outside: bool,
     /// How often it was submitted.
     sent: u32,
     /// Events before the answer to this request belong to an earlier watch.
@@ -43,6 +46,35 @@ struct Job {
     accepted: bool,
     over: bool,
     last_seq: u64,
+}
+
+impl Job {
+    fn new(submit: SubmitV1, due: Instant, cancel_at: Option<Instant>) -> Self {
+        let (outside, accepted, over) = (false, false, false);
+        Self { submit, due, cancel_at, outside, sent: 0, resuming: None, accepted, over, last_seq: 0 }
+    }
+}
+
+/// A submit that says nothing.
+fn nothing() -> SubmitV1 {
+    SubmitV1 {
+        request: 0,
+        job_id: JobId::new(0, 0, 0),
+        lane: String::new(),
+        task: String::new(),
+        model: String::new(),
+        params: String::new(),
+        input: SubmitInputV1::Inline,
+        name: String::new(),
+        media_type: String::new(),
+        priority: 1,
+        idempotency_key: None,
+        deadline_ms: None,
+        not_before_ms: None,
+        traceparent: None,
+        sent_at_us: 0,
+        watch: true,
+    }
 }
 
 /// A client.
@@ -56,6 +88,8 @@ pub(super) struct Client {
     /// Open requests to cancel, and whether the job's end had been heard.
     cancels: BTreeMap<u64, (JobId, bool)>,
     requests: u64,
+    /// Jobs of the producer that it knows of.
+    taken_up: usize,
     token: String,
 }
 
@@ -79,6 +113,7 @@ impl Client {
             jobs: BTreeMap::new(),
             cancels: BTreeMap::new(),
             requests: 0,
+            taken_up: 0,
             token: String::new(),
         };
         for n in 0..load.jobs {
@@ -103,22 +138,17 @@ impl Client {
         let cancel_at = self.chance(30).then(|| due + Duration::from_millis(self.random.below(4_000)));
         let model = if self.chance(70) { "m1" } else { "m2" };
         let submit = SubmitV1 {
-            request: 0,
             job_id,
             lane: "default".to_owned(),
             task: if builtin { "probe" } else { "transcribe" }.to_owned(),
             model: if builtin { "" } else { model }.to_owned(),
-            params: String::new(),
-            input: SubmitInputV1::Inline,
-            name: String::new(),
-            media_type: String::new(),
             priority: self.random.below(3) as u8,
             idempotency_key: key.clone(),
             deadline_ms: deadline,
             not_before_ms: not_before.filter(|at| deadline.is_none_or(|deadline| *at < deadline)),
             traceparent: Some(TRACE.to_owned()),
             sent_at_us: n,
-            watch: true,
+            ..nothing()
         };
         let submitted = Submitted {
             key: key.map(|key| ("default".to_owned(), key)),
@@ -127,8 +157,20 @@ impl Client {
             ..Submitted::default()
         };
         self.history.borrow_mut().jobs.insert(job_id, submitted);
-        let job = Job { submit, due, cancel_at, sent: 0, resuming: None, accepted: false, over: false, last_seq: 0 };
-        self.jobs.insert(job_id, job);
+        self.jobs.insert(job_id, Job::new(submit, due, cancel_at));
+    }
+
+    /// Takes up what the producer wrote since the last time: it is watched, and cancelled at times.
+    fn take_up(&mut self) {
+        let cluster = self.cluster.clone();
+        for job_id in cluster.outside.borrow().iter().skip(self.taken_up) {
+            self.taken_up += 1;
+            let due = Instant::now() + Duration::from_millis(self.random.below(1_500));
+            let cancel_at = self.chance(15).then(|| due + Duration::from_millis(self.random.below(3_000)));
+            let submit = SubmitV1 { job_id: *job_id, ..nothing() };
+            let job = Job { outside: true, accepted: true, ..Job::new(submit, due, cancel_at) };
+            self.jobs.insert(*job_id, job);
+        }
     }
 
     /// What it still waits for.
@@ -136,10 +178,14 @@ impl Client {
         self.jobs.iter().filter(|(_, job)| !job.over).map(|(id, _)| *id).collect()
     }
 
+    fn is_done(&self) -> bool {
+        self.open().is_empty() && !self.cluster.producing.get()
+    }
+
     /// Runs until all its jobs are over.
     pub(super) async fn run(mut self) {
         self.cluster.waits(&self.name, self.open());
-        while !self.open().is_empty() {
+        while !self.is_done() {
             if let Some(node) = self.cluster.any_node(&self.random)
                 && let Some(socket) = Socket::connect(&node).await
             {
@@ -170,7 +216,7 @@ impl Client {
                 }
                 () = tokio::time::sleep(LOOK) => self.do_what_is_due(&socket).await?,
             }
-            if heard_at.elapsed() > SILENCE || self.open().is_empty() {
+            if heard_at.elapsed() > SILENCE || self.is_done() {
                 return None;
             }
             if cut_at.is_some_and(|at| at <= Instant::now()) {
@@ -193,7 +239,12 @@ impl Client {
         let frame = tokio::time::timeout(SILENCE, socket.next()).await.ok()??;
         let welcome: WelcomeV1 = frame.head().ok().filter(|_| frame.kind == WelcomeV1::KIND)?;
         self.jobs.values_mut().for_each(|job| job.resuming = None);
-        let open: Vec<_> = self.jobs.iter().filter(|(_, job)| job.accepted && !job.over).map(|(id, _)| *id).collect();
+        let open: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.accepted && !job.over && job.submit.request > 0)
+            .map(|(id, _)| *id)
+            .collect();
         if !open.is_empty() {
             self.resume(socket, &open).await?;
         }
@@ -214,8 +265,15 @@ impl Client {
     }
 
     async fn do_what_is_due(&mut self, socket: &Socket) -> Option<()> {
+        self.take_up();
         let now = Instant::now();
         for job in self.jobs.values_mut() {
+            if job.outside && job.submit.request == 0 && !job.over && job.due <= now {
+                self.requests += 1;
+                job.submit.request = self.requests;
+                let watch = WatchV1 { request: self.requests, job_id: job.submit.job_id, after_seq: job.last_seq };
+                socket.send(&watch, b"").await?;
+            }
             if !job.over && !job.accepted && job.due <= now {
                 self.requests += 1;
                 job.submit.request = self.requests;
@@ -287,7 +345,8 @@ impl Client {
             job.over |= event.event.is_terminal();
         }
         let json = serde_json::to_string(&event).unwrap_or_default();
-        self.history.borrow_mut().heard.entry(event.job_id).or_default().push((event.seq, event.event, json));
+        let of = (event.job_id, self.name.clone());
+        self.history.borrow_mut().heard.entry(of).or_default().push((event.seq, event.event, json));
     }
 
     /// `None`: the connection is given up, and what was asked for is asked again on another.
@@ -298,7 +357,14 @@ impl Client {
             }
             return Some(());
         }
-        let of = self.jobs.values_mut().find(|job| job.submit.request == error.request && !job.accepted)?;
+        let of =
+            self.jobs.values_mut().find(|job| job.submit.request == error.request && (job.outside || !job.accepted))?;
+        if of.outside {
+            // Its receipt may not be there yet.
+            of.submit.request = 0;
+            of.due = Instant::now() + AGAIN;
+            return Some(());
+        }
         if error.retryable {
             of.due = Instant::now() + AGAIN;
         } else {

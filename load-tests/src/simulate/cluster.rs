@@ -1,6 +1,6 @@
 //! The nodes of one simulated cluster: which life each is in, and what may be asked of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,6 +34,10 @@ pub(super) struct Place {
 pub(super) struct Cluster {
     pub(super) around: Surroundings,
     pub(super) places: RefCell<Vec<Place>>,
+    /// Jobs that a producer wrote and knows to be durable, in order.
+    pub(super) outside: RefCell<Vec<JobId>>,
+    /// Whether more of them come.
+    pub(super) producing: Cell<bool>,
     counts: Arc<Counts>,
     began: Instant,
     lives: AtomicU64,
@@ -48,6 +52,8 @@ impl Cluster {
         Rc::new(Self {
             around,
             places: RefCell::new((0..nodes).map(place).collect()),
+            outside: RefCell::default(),
+            producing: Cell::new(true),
             counts,
             began,
             lives: AtomicU64::new(1),

@@ -50,8 +50,8 @@ pub(super) struct Submitted {
 pub(super) struct History {
     /// What was submitted.
     pub(super) jobs: BTreeMap<JobId, Submitted>,
-    /// What each client was told, in the order in which it came: seq, kind, the JSON.
-    pub(super) heard: BTreeMap<JobId, Vec<(u64, EventKind, String)>>,
+    /// What each client was told of each job, in the order in which it came: seq, kind, the JSON.
+    pub(super) heard: BTreeMap<(JobId, String), Vec<(u64, EventKind, String)>>,
     /// The answers `already_ended`: when one came, whether the log had an end.
     pub(super) ended_answers: Vec<(JobId, bool)>,
     /// The answers `cancel_requested` to requests made when the job's own client had heard its end.
@@ -191,7 +191,7 @@ impl History {
     /// P2: to each watcher every durable event once and in order, and what it heard is what the log has.
     fn check_heard(&self, of_job: &OfJob<'_>, found: &mut Findings) {
         let nothing = Vec::new();
-        for (job, heard) in &self.heard {
+        for ((job, _), heard) in &self.heard {
             let all = of_job.get(job).unwrap_or(&nothing);
             let durable: Vec<_> = heard.iter().filter(|(_, kind, _)| !is_revocable(*kind)).collect();
             if !durable.is_sorted_by(|before, after| before.0 < after.0) {
@@ -275,8 +275,10 @@ impl History {
                     at.wrapping_sub(super::clock::BEGIN_MS) as i64,
                 ));
             }
-            for (seq, kind, _) in self.heard.get(job).into_iter().flatten() {
-                story.push(format!("  heard {} {}.{}", kind.name(), seq >> 32, seq & 0xffff_ffff));
+            for ((_, client), heard) in self.heard.iter().filter(|((of, _), _)| of == job) {
+                let heard =
+                    heard.iter().map(|(seq, kind, _)| format!("{} {}.{}", kind.name(), seq >> 32, seq & 0xffff_ffff));
+                story.push(format!("  {client} heard {}", heard.collect::<Vec<_>>().join(", ")));
             }
         }
         story

@@ -53,7 +53,7 @@ fn hear_all(history: &mut History, of: JobId) {
     let of_job = history.events.iter().filter(|told| told.event.job_id == of);
     let heard = of_job.map(|told| (told.event.seq, told.event.event, serde_json::to_string(&told.event).unwrap()));
     let heard = heard.collect();
-    history.heard.insert(of, heard);
+    history.heard.insert((of, "client".to_owned()), heard);
 }
 
 /// What is said of a history that was good until `spoil`.

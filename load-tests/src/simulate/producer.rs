@@ -20,7 +20,7 @@ use super::counts::Fault;
 use super::history::{History, Submitted};
 
 /// Whose jobs they are.
-const TENANT: &str = "outside";
+const TENANT: &str = "default";
 
 /// A producer.
 pub(super) struct Producer {
@@ -53,61 +53,18 @@ impl Producer {
             }
             self.submit(&*log).await;
         }
+        self.cluster.producing.set(false);
     }
 
     async fn submit(&self, log: &dyn Log) {
-        let now_ms = self.cluster.clock().now_ms();
-        let id = self.chance(60).then(|| JobId::new(now_ms, self.random.below(2) as u32, self.random.next_u64()));
-        let number = self.random.below(3);
-        let key = self.chance(40).then(|| format!("key-{number}"));
-        let reused = key.is_some() && self.chance(10);
-        if reused {
-            self.cluster.counts().fault(Fault::ReusedKey);
-        }
-        // A key stands for one body; a model that no backend has is nobody's to run.
-        let model = if key.is_none() && self.chance(15) { "nobody-has-it" } else { "m1" };
-        let deadline = self.chance(20).then(|| now_ms + 500 + self.random.below(8_000));
-        let attempts_max = self.chance(30).then(|| 1 + self.random.below(4) as u32);
-        let job = Job {
-            id,
-            tenant: TENANT.to_owned(),
-            subject: "producer".to_owned(),
-            task: Task::Transcribe,
-            model: Some(model.to_owned()),
-            params: Map::new(),
-            input: Input::Inline(InlineMedia {
-                data: Bytes::from_static(if reused { b"noise" } else { b"sound" }),
-                name: None,
-                media_type: None,
-            }),
-            priority: Priority::Normal,
-            idempotency_key: key.clone(),
-            deadline,
-            not_before: None,
-            attempts_max,
-            attempt: 0,
-            traceparent: Some(TRACE.to_owned()),
-            hops: Vec::new(),
-            redrive_of: None,
-        };
-        let value =
-            if self.chance(50) { encode_job(&job).ok() } else { serde_json::to_vec(&job).ok().map(Bytes::from) };
-        let Some(value) = value else { return };
-        let named = id.unwrap_or_else(|| JobId::new(0, 0, 0));
-        let right = partition::of_key(partition::job_key(TENANT, key.as_deref(), named).as_bytes(), LANE_PARTITIONS);
-        let misplaced = self.chance(25);
-        if misplaced {
-            self.cluster.counts().fault(Fault::MisplacedRecord);
-        }
-        let at = if misplaced || (id.is_none() && key.is_none()) {
-            self.random.below(u64::from(LANE_PARTITIONS)) as u32
-        } else {
-            right
-        };
+        let job = self.job();
+        let encoded = if self.chance(50) { encode_job(&job).ok() } else { None };
+        let Some(value) = encoded.or_else(|| serde_json::to_vec(&job).ok().map(Bytes::from)) else { return };
+        let (at, id) = (self.partition(&job), job.id);
         let submitted = Submitted {
-            key: key.map(|key| (TENANT.to_owned(), key)),
-            has_deadline: deadline.is_some(),
-            attempts_max: attempts_max.unwrap_or(ATTEMPTS_MAX),
+            key: job.idempotency_key.map(|key| (TENANT.to_owned(), key)),
+            has_deadline: job.deadline.is_some(),
+            attempts_max: job.attempts_max.unwrap_or(ATTEMPTS_MAX),
             ..Submitted::default()
         };
         if let Some(id) = id {
@@ -116,12 +73,58 @@ impl Producer {
         if let Some((offset, timestamp)) = self.write(log, at, id, value.clone()).await {
             let id = id.unwrap_or_else(|| JobId::of_record(&topics::jobs("default"), at, offset, timestamp));
             self.history.borrow_mut().jobs.insert(id, Submitted { accepted: true, ..submitted });
+            self.cluster.outside.borrow_mut().push(id);
         }
         if id.is_some() && self.chance(20) {
             self.cluster.counts().fault(Fault::DoubledRecord);
             tokio::time::sleep(Duration::from_millis(self.random.below(3_000))).await;
             self.write(log, at, id, value).await;
         }
+    }
+
+    fn job(&self) -> Job {
+        let now_ms = self.cluster.clock().now_ms();
+        let key = self.chance(40).then(|| format!("key-{}", self.random.below(5)));
+        // A key stands for one body; a model that no backend has is nobody's to run.
+        let model = if key.is_none() && self.chance(15) { "nobody-has-it" } else { "m1" };
+        let reused = key.is_some() && self.chance(10);
+        if reused {
+            self.cluster.counts().fault(Fault::ReusedKey);
+        }
+        let data = Bytes::from_static(if reused { b"noise" } else { b"sound" });
+        Job {
+            id: self.chance(60).then(|| JobId::new(now_ms, self.random.below(2) as u32, self.random.next_u64())),
+            tenant: TENANT.to_owned(),
+            subject: "producer".to_owned(),
+            task: Task::Transcribe,
+            model: Some(model.to_owned()),
+            params: Map::new(),
+            input: Input::Inline(InlineMedia { data, name: None, media_type: None }),
+            priority: Priority::Normal,
+            idempotency_key: key,
+            deadline: self.chance(20).then(|| now_ms + 500 + self.random.below(8_000)),
+            not_before: None,
+            attempts_max: self.chance(30).then(|| 1 + self.random.below(4) as u32),
+            attempt: 0,
+            traceparent: Some(TRACE.to_owned()),
+            hops: Vec::new(),
+            redrive_of: None,
+        }
+    }
+
+    /// Where the job is written: its key's partition, or any.
+    fn partition(&self, job: &Job) -> u32 {
+        let any = self.random.below(u64::from(LANE_PARTITIONS)) as u32;
+        if job.id.is_none() && job.idempotency_key.is_none() {
+            return any;
+        }
+        if self.chance(25) {
+            self.cluster.counts().fault(Fault::MisplacedRecord);
+            return any;
+        }
+        let id = job.id.unwrap_or_else(|| JobId::new(0, 0, 0));
+        let key = partition::job_key(TENANT, job.idempotency_key.as_deref(), id);
+        partition::of_key(key.as_bytes(), LANE_PARTITIONS)
     }
 
     /// Writes a record until it is acknowledged; one without an id is given up, as it would be another job.

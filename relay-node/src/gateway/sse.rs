@@ -85,9 +85,10 @@ impl Watch {
                 return None;
             }
             let event = tokio::select! {
+                biased;
+                () = self.node.draining.cancelled() => return None,
                 event = self.events.recv() => event?,
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b": keep-alive\n\n")),
-                () = self.node.draining.cancelled() => return None,
             };
             match self.order.on(event) {
                 Delivered::Nothing => {}
