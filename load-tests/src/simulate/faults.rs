@@ -104,7 +104,10 @@ impl Injector {
 
     async fn crash(&self, node: &Node) {
         let phase = if self.random.below(2) == 0 { Phase::Before } else { Phase::After };
-        let Some(op) = self.pick(&Op::RUNNING) else { return };
+        // What is rare has to be waited for more often.
+        let rare = self.random.below(3) == 0;
+        let ops: &[Op] = if rare { &[Op::AppendCancel, Op::Commit, Op::AppendStart] } else { &Op::RUNNING };
+        let Some(op) = self.pick(ops) else { return };
         node.gate.arm(op, phase);
         let reached = tokio::time::timeout(REACHED, node.gate.changed(Life::Open)).await;
         if reached.is_err() && node.gate.life() == Life::Open {

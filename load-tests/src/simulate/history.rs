@@ -28,6 +28,9 @@ pub(super) struct Told {
     pub(super) event: Event,
 }
 
+/// An event as a client was told it: seq, kind, the JSON.
+pub(super) type Heard = (u64, EventKind, String);
+
 /// A job as its submitter knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Submitted {
@@ -50,8 +53,8 @@ pub(super) struct Submitted {
 pub(super) struct History {
     /// What was submitted.
     pub(super) jobs: BTreeMap<JobId, Submitted>,
-    /// What each client was told of each job, in the order in which it came: seq, kind, the JSON.
-    pub(super) heard: BTreeMap<(JobId, String), Vec<(u64, EventKind, String)>>,
+    /// What each client was told of each job, in the order in which it came.
+    pub(super) heard: BTreeMap<(JobId, String), Vec<Heard>>,
     /// The answers `already_ended`: when one came, whether the log had an end.
     pub(super) ended_answers: Vec<(JobId, bool)>,
     /// The answers `cancel_requested` to requests made when the job's own client had heard its end.
@@ -90,6 +93,14 @@ impl Findings {
 type OfJob<'a> = BTreeMap<JobId, Vec<&'a Told>>;
 
 impl History {
+    /// Attempts whose start two lives wrote: the same number, told by two nodes or twice.
+    pub(super) fn told_twice(&self) -> u64 {
+        let starts = self.events.iter().filter(|told| told.event.event == EventKind::Started);
+        let mut count: BTreeMap<(JobId, u64), u64> = BTreeMap::new();
+        starts.for_each(|told| *count.entry((told.event.job_id, told.event.seq)).or_default() += 1);
+        count.into_values().filter(|count| *count > 1).count() as u64
+    }
+
     /// Checks every promise.
     pub(super) fn check(&self) -> Findings {
         let mut found = Findings::default();

@@ -4,7 +4,7 @@ use relay_log::port::TopicPartition;
 use relay_protocol::event::TERMINAL_N;
 use relay_protocol::{Event, EventKind, JobId};
 
-use super::history::{CommitSeen, History, Submitted, Told};
+use super::history::{CommitSeen, Heard, History, Submitted, Told};
 
 const STARTED_N: u32 = 1;
 
@@ -130,9 +130,7 @@ fn two_runs_of_one_key_are_found() {
 
 #[test]
 fn gaps_repeats_and_wrong_words_to_a_watcher_are_found() {
-    let heard = |spoil: fn(&mut Vec<(u64, EventKind, String)>)| {
-        complaints(|history| history.heard.values_mut().for_each(spoil))
-    };
+    let heard = |spoil: fn(&mut Vec<Heard>)| complaints(|history| history.heard.values_mut().for_each(spoil));
     let gap = heard(|heard| drop(heard.remove(1)));
     assert!(gap.contains("never heard started"), "{gap}");
     let twice = heard(|heard| heard.insert(1, heard[1].clone()));

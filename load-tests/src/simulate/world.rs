@@ -148,6 +148,7 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
     collect(&engine, &mut history);
     counts.add("virtual seconds", began.elapsed().as_secs());
     counts.add("events", history.events.len() as u64);
+    counts.add("attempts told of twice", history.told_twice());
     counts.add("commits", history.commits.len() as u64);
     let (digest, findings) = (digest(&history), history.check());
     let story = history.story(&findings);

@@ -287,10 +287,12 @@ impl Log for SimLog {
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<u64>, LogError> {
         let (op, engine) = (op_of(&records), &self.engine);
+        // A job that may or may not be there is what its submitter has to live with.
+        let more = if op == Op::AppendJob { 3 } else { 1 };
         lock(&engine.core).check(&records)?;
         self.gate.pass(op, Phase::Before).await;
         engine.latency().await;
-        if self.gate.is_cut() || engine.rolls(Fault::AppendLost, 6) {
+        if self.gate.is_cut() || engine.rolls(Fault::AppendLost, 6 * more) {
             tokio::time::sleep(TIMEOUT).await;
             return Err(unavailable("nothing was appended"));
         }
@@ -299,7 +301,7 @@ impl Log for SimLog {
             return Err(unavailable("some of it was appended"));
         }
         let offsets = engine.append_now(records)?;
-        if engine.rolls(Fault::AppendAnswerLost, 8) {
+        if engine.rolls(Fault::AppendAnswerLost, 8 * more) {
             tokio::time::sleep(TIMEOUT).await;
             return Err(unavailable("the answer to an append was lost"));
         }
