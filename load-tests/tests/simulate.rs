@@ -7,7 +7,7 @@ use load_tests::simulate;
 use relay_log::planted::Bug;
 
 /// Seeds of a test run; `make test-sim` runs more.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = simulate::SEEDS_TO_SEE_ALL;
 
 #[test]
 fn promises_are_kept_whatever_happens() {
@@ -25,7 +25,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// Seeds in which a planted bug must show.
-const BUG_SEEDS: u64 = 300;
+const BUG_SEEDS: u64 = 1_000;
 
 #[test]
 fn planted_bugs_are_found() {

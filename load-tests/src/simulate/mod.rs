@@ -30,6 +30,9 @@ pub use counts::Tally;
 pub use history::Findings;
 pub use world::Outcome;
 
+/// In a run of so many seeds every fault and every crash point happens.
+pub const SEEDS_TO_SEE_ALL: u64 = 300;
+
 /// Which seeds.
 #[derive(Debug, Args)]
 pub struct SimulateArguments {
@@ -96,7 +99,7 @@ impl Summary {
         }
     }
 
-    /// Whether every promise was kept, and everything happened that is meant to.
+    /// Whether every promise was kept, and everything happened that is meant to if there were at least [`SEEDS_TO_SEE_ALL`] seeds.
     ///
     /// # Errors
     /// Not so.
@@ -104,6 +107,9 @@ impl Summary {
         let seeds: Vec<u64> = self.broken.iter().map(|(seed, _)| *seed).take(50).collect();
         ensure!(seeds.is_empty(), "{} seeds broke a promise: {seeds:?}", self.broken.len());
         let missing = self.tally.missing();
+        if self.seeds < SEEDS_TO_SEE_ALL {
+            return Ok(());
+        }
         ensure!(missing.is_empty(), "never happened: {}", missing.join(", "));
         Ok(())
     }
