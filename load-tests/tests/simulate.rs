@@ -1,5 +1,6 @@
 //! Simulated clusters keep every promise, the same seed gives the same history, and planted bugs are found.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,10 +19,13 @@ fn promises_are_kept_whatever_happens() {
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
+    let mut digests = BTreeSet::new();
     for seed in 1..=5 {
         let (first, second) = (simulate::one(seed, false).unwrap(), simulate::one(seed, false).unwrap());
         assert_eq!(first.digest, second.digest, "seed {seed}");
+        digests.insert(first.digest);
     }
+    assert_eq!(digests.len(), 5, "each seed has a history of its own");
 }
 
 /// Seeds in which a planted bug must show.

@@ -22,6 +22,11 @@ impl VirtualClock {
         Self { began, off_ms: Arc::default() }
     }
 
+    /// Sets it right.
+    pub(super) fn set_right(&self) {
+        self.off_ms.store(0, Ordering::Relaxed);
+    }
+
     /// Moves it.
     pub(super) fn jump(&self, by_ms: i64) {
         self.off_ms.fetch_add(by_ms, Ordering::Relaxed);

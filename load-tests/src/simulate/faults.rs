@@ -169,6 +169,8 @@ impl Injector {
     /// No faults from now on.
     pub(super) fn heal(&self) {
         self.cluster.engine().faulty.store(false, Ordering::Relaxed);
+        // Waits until a time of the clock would be as long as the clock is off.
+        self.cluster.places.borrow().iter().for_each(|place| place.clock.set_right());
         let nodes = self.cluster.places.borrow().len();
         for node in (0..nodes).filter_map(|index| self.cluster.node(index)) {
             node.gate.cut(false);

@@ -65,6 +65,8 @@ pub(super) struct History {
     pub(super) letters: Vec<JobId>,
     /// Commits, in order.
     pub(super) commits: Vec<CommitSeen>,
+    /// Records whose writer was never told that they are there: what they say never began for it.
+    pub(super) unsure: BTreeSet<(TopicPartition, u64)>,
     /// Requests that were more than the slots at some backend: backend, in flight, slots.
     pub(super) overloads: Vec<(String, u32, u32)>,
     /// Clients that were still waiting when the simulation ended.
@@ -173,7 +175,8 @@ impl History {
                     // attempt that its successor began too: neither is part of any commit.
                     Some(first) if first.event.event == kind && !kind.is_terminal() => {
                         let by_one = first.event.node == told.event.node && first.event.at != told.event.at;
-                        if kind == EventKind::Started && by_one {
+                        let unsure = self.unsure.contains(&first.place) || self.unsure.contains(&told.place);
+                        if kind == EventKind::Started && by_one && !unsure {
                             found.add("P3", job, format!("attempt {} began twice at one node", told.event.attempt));
                         }
                     }
@@ -205,7 +208,11 @@ impl History {
         for ((job, _), heard) in &self.heard {
             let all = of_job.get(job).unwrap_or(&nothing);
             let durable: Vec<_> = heard.iter().filter(|(_, kind, _)| !is_revocable(*kind)).collect();
-            if !durable.is_sorted_by(|before, after| before.0 < after.0) {
+            // An end may be that of an earlier attempt than was told of by a node that was taken for dead.
+            let in_order = |before: &&Heard, after: &&Heard| {
+                before.0 < after.0 || (after.1.is_terminal() && before.0 != after.0 && !before.1.is_terminal())
+            };
+            if !durable.is_sorted_by(in_order) {
                 let seqs: Vec<_> = durable.iter().map(|(seq, kind, _)| (seq, kind.name())).collect();
                 found.add("P2", job, format!("heard twice or out of order: {seqs:?}"));
             }

@@ -182,6 +182,7 @@ fn collect(engine: &Engine, history: &mut History) {
         history.letters.extend(id.and_then(|id| id.parse::<relay_protocol::JobId>().ok()));
     }
     history.commits = engine.commits();
+    history.unsure = engine.unsure();
 }
 
 fn digest(history: &History) -> String {

@@ -54,6 +54,8 @@ pub(super) struct Engine {
 pub(super) struct Journal {
     /// Commits that happened, in order.
     pub(super) commits: Vec<CommitSeen>,
+    /// Records whose writer was never told that they are there.
+    pub(super) unsure: BTreeSet<(TopicPartition, u64)>,
     /// Newest epoch in which each partition was assigned.
     epochs: BTreeMap<TopicPartition, u64>,
 }
@@ -108,9 +110,14 @@ impl Engine {
         found
     }
 
-    /// Takes the commits that happened.
+    /// The commits that happened.
     pub(super) fn commits(&self) -> Vec<CommitSeen> {
         lock(&self.journal).commits.clone()
+    }
+
+    /// The records whose writers were never told that they are there.
+    pub(super) fn unsure(&self) -> BTreeSet<(TopicPartition, u64)> {
+        lock(&self.journal).unsure.clone()
     }
 
     /// Heartbeats: members without word leave, what waits too long is taken.
@@ -211,11 +218,15 @@ impl Engine {
         self.wake_members();
     }
 
-    fn append_now(&self, records: Vec<NewRecord>) -> Result<Vec<u64>, LogError> {
+    /// Appends; returns the places. Nobody was told of them yet.
+    fn append_now(&self, records: Vec<NewRecord>) -> Result<Vec<(TopicPartition, u64)>, LogError> {
         let mut writes = Vec::new();
+        let to: Vec<_> = records.iter().map(|record| record.to.clone()).collect();
         let offsets = lock(&self.core).append(records, &mut writes)?;
         self.publish(&writes);
-        Ok(offsets)
+        let places: Vec<_> = to.into_iter().zip(offsets).collect();
+        lock(&self.journal).unsure.extend(places.iter().cloned());
+        Ok(places)
     }
 }
 
@@ -300,14 +311,15 @@ impl Log for SimLog {
             engine.append_now(self.torn(&records))?;
             return Err(unavailable("some of it was appended"));
         }
-        let offsets = engine.append_now(records)?;
+        let places = engine.append_now(records)?;
         if engine.rolls(Fault::AppendAnswerLost, 8 * more) {
             tokio::time::sleep(TIMEOUT).await;
             return Err(unavailable("the answer to an append was lost"));
         }
         engine.latency().await;
         self.gate.pass(op, Phase::After).await;
-        Ok(offsets)
+        lock(&engine.journal).unsure.retain(|place| !places.contains(place));
+        Ok(places.into_iter().map(|(_, offset)| offset).collect())
     }
 
     async fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks, LogError> {
