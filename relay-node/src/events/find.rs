@@ -24,7 +24,7 @@ pub enum Range {
     All,
 }
 
-/// Every readable event of `job_id` that belongs to `tenant`, sorted by seq. Empty if there is none (any more).
+/// Every readable event of `job_id` that belongs to `tenant`, sorted by seq, its end last. Empty if there is none (any more).
 ///
 /// # Errors
 /// The log's, when it cannot be read.
@@ -67,7 +67,8 @@ pub async fn past(
         }
     }
     events.extend(revocable);
-    events.sort_by_key(|event| event.seq);
+    // A node that was taken for dead may have told of a later attempt than the one that ended the job.
+    events.sort_by_key(|event| (event.kind.is_terminal(), event.seq));
     Ok(events)
 }
 
