@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use relay_log::port::TopicPartition;
 use relay_protocol::{Event, EventKind, JobId};
 
+/// What a node wrote may come into the log so much later, in milliseconds.
+const LATE_MS: u64 = 3_000;
 /// Findings that a run names at most.
 const NAMED_MAX: usize = 12;
 
@@ -171,10 +173,11 @@ impl History {
             for told in all {
                 let kind = told.event.event;
                 match by_seq.get(&told.event.seq) {
-                    // A receipt is made again where it may be missing, and an owner that was cut off writes the start of an
-                    // attempt that its successor began too: neither is part of any commit.
+                    // A receipt is made again where it may be missing, and the start of an attempt that an owner wrote while it
+                    // lost the partition, and that never began, is told by its successor too: neither is part of any commit.
                     Some(first) if first.event.event == kind && !kind.is_terminal() => {
-                        let by_one = first.event.node == told.event.node && first.event.at != told.event.at;
+                        let apart = first.event.at.abs_diff(told.event.at) > LATE_MS;
+                        let by_one = first.event.node == told.event.node && apart;
                         let unsure = self.unsure.contains(&first.place) || self.unsure.contains(&told.place);
                         if kind == EventKind::Started && by_one && !unsure {
                             found.add("P3", job, format!("attempt {} began twice at one node", told.event.attempt));

@@ -108,11 +108,11 @@ fn what_changes_is_found() {
         tell(history, Event { seq, ..event(job(1), 1, EventKind::Restarted) });
     });
     assert!(changed.contains("two events have seq"), "{changed}");
-    let twice = complaints(|history| tell(history, Event { at: 9, ..event(job(1), 1, EventKind::Started) }));
+    let twice = complaints(|history| tell(history, Event { at: 9_999, ..event(job(1), 1, EventKind::Started) }));
     assert!(twice.contains("began twice"), "{twice}");
     let unsure = complaints(|history| {
         history.unsure.insert(place(1));
-        tell(history, Event { at: 9, ..event(job(1), 1, EventKind::Started) });
+        tell(history, Event { at: 9_999, ..event(job(1), 1, EventKind::Started) });
     });
     assert_eq!(unsure, "");
 }

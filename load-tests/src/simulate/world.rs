@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use coordinator::topics::{TopicSettings, specs};
 use object_store::memory::InMemory;
 use relay_log::port::TopicPartition;
+use relay_node::job::aside::{self, SIDES};
 use relay_node::settings::Settings;
 use relay_protocol::record::HEADER_JOB_ID;
 use relay_protocol::topics;
@@ -151,7 +152,10 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
     counts.add("attempts told of twice", history.told_twice());
     counts.add("commits", history.commits.len() as u64);
     let (digest, findings) = (digest(&history), history.check());
-    let story = history.story(&findings);
+    let mut story = history.story(&findings);
+    if findings.named.iter().any(|finding| finding.contains("never ended")) {
+        story.extend(lane(&engine));
+    }
     Ok(Outcome { seed, findings, tally: counts.tally(), story, digest })
 }
 
@@ -167,6 +171,29 @@ async fn settle(cluster: &Cluster, history: &RefCell<History>, work: Vec<tokio::
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
+}
+
+/// What lies in the lane and beside it, and how far it is done: where a job that did not end may be.
+fn lane(engine: &Engine) -> Vec<String> {
+    let sides = (0..SIDES).map(|side| aside::topic("default", side));
+    let all: Vec<String> = std::iter::once(topics::jobs("default")).chain(sides).collect();
+    let mut found = Vec::new();
+    for at in all.iter().flat_map(|topic| (0..LANE_PARTITIONS).map(|n| TopicPartition::new(topic.as_str(), n))) {
+        if let Some(committed) = engine.committed_now("media-relay.default", &at) {
+            found.push(format!("{at}: committed {} {}", committed.next, committed.metadata));
+        }
+        for record in engine.records(&at) {
+            let headers: Vec<_> = record
+                .headers
+                .iter()
+                .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value)))
+                .collect();
+            let job = record.value.as_ref().and_then(|value| relay_protocol::record::decode_job(value).ok());
+            let named = job.map(|job| (job.id, job.idempotency_key, job.model));
+            found.push(format!("{at}/{}: {named:?} {}", record.offset, headers.join(" ")));
+        }
+    }
+    found
 }
 
 fn collect(engine: &Engine, history: &mut History) {

@@ -110,6 +110,11 @@ impl Engine {
         found
     }
 
+    /// What a group has committed.
+    pub(super) fn committed_now(&self, group: &str, at: &TopicPartition) -> Option<Committed> {
+        lock(&self.core).committed(group, at)
+    }
+
     /// The commits that happened.
     pub(super) fn commits(&self) -> Vec<CommitSeen> {
         lock(&self.journal).commits.clone()
