@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 
-.PHONY: demo test test-chaos build bench bench-jobs kafka tidy
+.PHONY: demo test test-chaos test-sim build bench bench-jobs kafka tidy
 
 # The main job on the embedded default: starts the relay, submits real audio, shows events and results, stops.
 demo:
@@ -17,6 +17,12 @@ test-chaos:
 	scripts/setup.sh test
 	cargo build --quiet --workspace --bins
 	target/debug/load-tests chaos --seconds 600 --seed $(or $(SEED),1)
+
+# Ten thousand simulated clusters with faults by a seed, and bugs on purpose that must be found; SEEDS=n for another number.
+test-sim:
+	scripts/setup.sh test
+	cargo test --quiet --package load-tests --test simulate
+	target/debug/load-tests simulate --seeds $(or $(SEEDS),10000)
 
 build:
 	scripts/setup.sh build

@@ -5,3 +5,4 @@ pub mod broker;
 pub mod chaos;
 pub mod conformance;
 pub mod localai_sim;
+pub mod simulate;

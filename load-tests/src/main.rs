@@ -8,6 +8,7 @@ use load_tests::bench::start::{self, StartArguments};
 use load_tests::bench::take_over::{self, TakeOverArguments};
 use load_tests::chaos::{self, ChaosArguments};
 use load_tests::conformance::{self, ConformanceArguments};
+use load_tests::simulate::{self, SimulateArguments};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,6 +25,8 @@ enum Arguments {
     Chaos(ChaosArguments),
     /// Checks a producer or a node against the contract of docs/kafka.md and docs/protocol.md; exit code 1 if a check fails.
     Conformance(ConformanceArguments),
+    /// Simulates clusters in virtual time, with faults by the seed; fails unless every promise was kept.
+    Simulate(SimulateArguments),
 }
 
 #[derive(Subcommand)]
@@ -53,5 +56,6 @@ fn main() -> anyhow::Result<()> {
         Arguments::Bench(Bench::Takeover(arguments)) => runtime()?.block_on(take_over::run(arguments)),
         Arguments::Chaos(arguments) => runtime()?.block_on(chaos::run(arguments)),
         Arguments::Conformance(arguments) => runtime()?.block_on(conformance::run(arguments)),
+        Arguments::Simulate(arguments) => simulate::run(&arguments),
     }
 }

@@ -6,4 +6,6 @@
 
 pub mod kafka;
 pub mod local;
+#[doc(hidden)]
+pub mod planted;
 pub mod port;

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod backend;
 pub mod cluster;
 pub mod dlq;
+pub mod doorless;
 pub mod events;
 pub mod fair;
 #[cfg(test)]
@@ -16,5 +17,7 @@ pub mod hidden;
 pub mod intake;
 pub mod job;
 pub mod node;
+#[doc(hidden)]
+pub mod planted;
 pub mod settings;
 pub mod state;

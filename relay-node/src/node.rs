@@ -9,6 +9,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use anyhow::Context as _;
 use futures_util::future::join_all;
+use object_store::ObjectStore;
 use relay_log::port::{JoinSpec, Log, LogError, Retention, TopicSpec, TopicState};
 use relay_protocol::topics;
 use relay_runtime::auth::{self, Authenticator};
@@ -28,6 +29,7 @@ use crate::backend::pool::Pool;
 use crate::cluster::fixed;
 use crate::cluster::link::CoordinatorLink;
 use crate::dlq::DeadLetters;
+use crate::doorless::Ports;
 use crate::events::catch_up::CatchUps;
 use crate::events::hub::Hub;
 use crate::events::write::EventRecords;
@@ -169,11 +171,26 @@ fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
 }
 
 fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Result<NodeState> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let localai = LocalAi::connector(&settings.localai).context("section [localai]")?;
     let builtin = builtin.unwrap_or_else(|| Arc::new(InProcess::default()));
     let pool = Pool::new(builtin, settings.builtin_slots(), settings.lanes.weights, localai);
+    assembled(settings, pool, Arc::new(SystemClock), Arc::new(SystemRandom), None)
+}
+
+/// The state of a node that reaches the world through `ports` alone.
+pub(crate) fn state_on(settings: Settings, ports: Ports) -> anyhow::Result<NodeState> {
+    let Ports { log: _, clock, random, builtin, connect, store } = ports;
+    let pool = Pool::new(builtin, settings.builtin_slots(), settings.lanes.weights, connect);
+    assembled(settings, pool, clock, random, Some(store))
+}
+
+fn assembled(
+    settings: Settings,
+    pool: Pool,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    store: Option<Arc<dyn ObjectStore>>,
+) -> anyhow::Result<NodeState> {
     let coordinator = CoordinatorLink::new(&settings.coordinator)?;
     if coordinator.is_none() {
         let grants = fixed::parse(&settings.backends.entries).map_err(anyhow::Error::msg).context("backends.static")?;
@@ -188,6 +205,7 @@ fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Resul
         settings,
         clock,
         random,
+        store,
         pool,
         readiness: Readiness::starting(),
         sessions: Sessions::default(),
@@ -201,7 +219,7 @@ fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Resul
 ///
 /// # Errors
 /// Going on would lose work, now and at every further try.
-async fn go_online(
+pub(crate) async fn go_online(
     state: Arc<NodeState>,
     log: Arc<dyn Log>,
     lanes: Arc<OnceLock<Vec<LaneHandle>>>,
@@ -231,6 +249,7 @@ async fn go_online(
         tracing::warn!(error = reason, "the node cannot take work yet");
         state.readiness.block("log", reason);
         tokio::select! {
+            biased;
             () = tokio::time::sleep(LOG_RETRY) => {}
             () = stop.cancelled() => return Ok(()),
         }
@@ -245,6 +264,7 @@ async fn watch_log(state: &NodeState, log: &dyn Log, stop: &CancellationToken) {
             Err(error) => state.readiness.block("log", error.to_string()),
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(Duration::from_secs(2)) => {}
             () = stop.cancelled() => return,
         }
@@ -314,7 +334,11 @@ fn cache(state: &NodeState) -> Cache {
 }
 
 async fn open_store(state: &NodeState, log: &dyn Log, cache: Cache) -> anyhow::Result<ClaimCheck> {
-    let claims = ClaimCheck::open(&state.settings.store, cache).context("section [store]")?;
+    let settings = &state.settings.store;
+    let claims = match &state.store {
+        Some(store) => ClaimCheck::on(store.clone(), settings, cache),
+        None => ClaimCheck::open(settings, cache).context("section [store]")?,
+    };
     let new_id = format!("{:016x}{:016x}", state.random.next_u64(), state.random.next_u64());
     claims.check_shared(log, &new_id, state.clock.now_ms()).await.context("section [store]")?;
     Ok(claims)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use object_store::ObjectStore;
 use relay_log::port::Log;
 use relay_protocol::{ErrorCode, JobError};
 use relay_runtime::clock::Clock;
@@ -35,6 +36,8 @@ pub struct NodeState {
     pub clock: Arc<dyn Clock>,
     /// Random bits.
     pub random: Arc<dyn Random>,
+    /// The object store, if it is not the one that the settings name.
+    pub store: Option<Arc<dyn ObjectStore>>,
     /// Backends and their slots.
     pub pool: Pool,
     /// Whether it takes work, and why not.

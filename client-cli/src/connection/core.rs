@@ -352,7 +352,9 @@ impl Core {
 
     fn on_event(&mut self, head: EventV1, json: &Bytes, out: &mut Effects) {
         let Some(watched) = self.jobs.get_mut(&head.job_id) else { return };
-        if watched.paused || watched.resuming || head.seq <= watched.last_seq {
+        // An end may be that of an earlier attempt than was told of.
+        let was_told = if head.terminal { head.seq == watched.last_seq } else { head.seq <= watched.last_seq };
+        if watched.paused || watched.resuming || was_told {
             return;
         }
         watched.last_seq = head.seq;

@@ -106,6 +106,14 @@ impl BackendError {
         JobError::new(code, self.to_string())
     }
 
+    /// How long it asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Whether another attempt may succeed.
     pub fn is_retryable(&self) -> bool {
         !matches!(self, Self::Rejected { .. })

@@ -87,6 +87,7 @@ impl CoordinatorLink {
             }
             drop(node);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(interval) => {}
                 () = stop.cancelled() => return,
             }

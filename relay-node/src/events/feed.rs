@@ -197,7 +197,9 @@ impl Watcher {
     /// Whether the event is in the channel now, or was before.
     fn put(&mut self, event: RoutedEvent) -> bool {
         let (seq, revocable) = (event.seq, event.is_revocable());
-        if !revocable && seq <= self.sent_seq {
+        // An end may be that of an earlier attempt than was told of.
+        let was_sent = if event.kind.is_terminal() { seq == self.sent_seq } else { seq <= self.sent_seq };
+        if !revocable && was_sent {
             return true;
         }
         if revocable && !self.sink.has_room_for_partials() {

@@ -18,7 +18,7 @@ pub fn durable(job_id: JobId, tenant: Arc<str>) -> Want {
     Want { job_id, tenant, after_seq: 0, partials: false, from: From::Made }
 }
 
-/// Every durable event of `job_id` that is left and belongs to `tenant`, sorted by seq. Empty if there is none (any more).
+/// Every durable event of `job_id` that is left and belongs to `tenant`, sorted by seq, its end last. Empty if there is none (any more).
 ///
 /// # Errors
 /// The log's, when it cannot be read.

@@ -197,8 +197,9 @@ impl Hub {
 async fn follow(feed: Arc<Feed>, mut reader: Box<dyn LogReader>, records: EventRecords, stop: CancellationToken) {
     loop {
         let event = tokio::select! {
-            event = reader.next() => event,
+            biased;
             () = stop.cancelled() => return,
+            event = reader.next() => event,
         };
         match event {
             Ok(ReadEvent::Record(record)) => {

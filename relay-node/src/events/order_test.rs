@@ -41,6 +41,19 @@ fn a_started_that_overtook_its_receipt_brings_it_along() {
 }
 
 #[test]
+fn the_end_comes_though_a_later_attempt_was_told_of() {
+    // A node that was taken for dead told of attempt 2 after its successor had begun again with 1.
+    let end = || event(1, TERMINAL_N, EventKind::Completed);
+    let mut order = Order::default();
+    let seen = deliver(&mut order, [event(0, 1, EventKind::Accepted), event(2, 1, EventKind::Started), end(), end()]);
+    assert_eq!(seen.last(), Some(&(EventKind::Completed, seq(1, TERMINAL_N))));
+    assert_eq!(seen.len(), 3);
+    // Also to a watcher that comes back, unless it has it.
+    assert_eq!(deliver(&mut Order::after(seq(2, 1)), [end()]).len(), 1);
+    assert_eq!(deliver(&mut Order::after(seq(1, TERMINAL_N)), [end()]).len(), 0);
+}
+
+#[test]
 fn the_end_of_a_job_that_never_started_brings_the_receipt_along() {
     let mut order = Order::default();
     let end = event(0, TERMINAL_N, EventKind::Completed);

@@ -85,6 +85,7 @@ async fn open(
     let handshake = node.handshakes.begin();
     let timeout = Duration::from_millis(node.settings.gateway.hello_timeout_ms);
     let first = tokio::select! {
+        biased;
         first = first_frame(&mut socket, &mut stream) => first,
         () = tokio::time::sleep(timeout) => Err(Some(expected(format!("no hello came within {} ms", timeout.as_millis())))),
         () = handshake.evicted.cancelled() => {

@@ -159,9 +159,10 @@ impl Watch {
                 return None;
             }
             let delivery = tokio::select! {
+                biased;
+                () = self.node.draining.cancelled() => return None,
                 delivery = self.events.recv() => delivery?,
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b": keep-alive\n\n")),
-                () = self.node.draining.cancelled() => return None,
             };
             if let What::Event(event) = delivery.what {
                 self.take(event);

@@ -66,8 +66,9 @@ impl Followed {
 pub async fn follow(log: Arc<dyn Log>, followed: Vec<Followed>, said: mpsc::Sender<Said>) {
     let stopped = futures_util::future::join_all(followed.iter().map(|one| one.stop.cancelled()));
     tokio::select! {
-        () = read(&*log, &followed, &said) => {}
+        biased;
         _ = stopped => {}
+        () = read(&*log, &followed, &said) => {}
     }
 }
 

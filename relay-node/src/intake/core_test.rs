@@ -248,7 +248,7 @@ impl World {
                 if let Some(owned) = self.owned.get_mut(&partition).filter(|owned| !owned.revoking) {
                     owned.revoking = true;
                     self.waiting.retain(|key, _| key.0 != partition);
-                    let effects = self.core.hand_over(&[partition], &HashMap::new());
+                    let effects = self.core.hand_over(&[partition], &BTreeMap::new());
                     self.carry_out(effects);
                 }
             }

@@ -48,8 +48,9 @@ pub async fn follow(log: Arc<dyn Log>, lane: String, followed: Vec<FollowedSides
     }
     let stopped = futures_util::future::join_all(followed.iter().map(|one| one.stop.cancelled()));
     tokio::select! {
-        () = read(&*log, &lane, &followed, &said) => {}
+        biased;
         _ = stopped => {}
+        () = read(&*log, &lane, &followed, &said) => {}
     }
 }
 

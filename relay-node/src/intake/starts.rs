@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{Log, LogError, NewRecord, TopicPartition};
 use relay_protocol::record::{ControlRecord, StartedJob, StartedJobs};
 use relay_runtime::clock::Clock;
@@ -85,7 +86,7 @@ async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Arc<Registrar>
     // What comes while one append is under way goes into the next: batches form by themselves under load.
     while starts.recv_many(&mut batch, QUEUE_MAX).await > 0 {
         let mut by_partition: BTreeMap<u32, Vec<StartedJob>> = BTreeMap::new();
-        for start in &batch {
+        for start in batch.iter().filter(|_| !is_planted(Bug::UnregisteredAttempt)) {
             by_partition.entry(start.partition).or_default().push(start.job);
         }
         let accepted_at = batch.iter().map(|start| start.accepted_at).max();

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{Log, LogError, NewRecord};
 use relay_protocol::event::JobCard;
 use relay_protocol::job::Hop;
@@ -184,7 +185,9 @@ impl<'a> Run<'a> {
 
     async fn attempts(&mut self) -> Result<Outcome, Box<Leaving>> {
         loop {
-            self.attempt += 1;
+            if self.attempt == 0 || !is_planted(Bug::SameAttemptNumber) {
+                self.attempt += 1;
+            }
             let span = self.attempt_span();
             self.span = AttemptSpan(span.clone());
             let failure = match self.attempt().instrument(span).await {
@@ -241,7 +244,7 @@ impl<'a> Run<'a> {
         self.last_partial_seq = partials.or(self.last_partial_seq);
         let output = output.map_err(|error| Failure {
             backend: Some(slot.backend.name().to_owned()),
-            retry_after: retry_after(&error),
+            retry_after: error.retry_after(),
             error: error.to_job_error(),
         })?;
         drop(slot.permit);
@@ -421,6 +424,7 @@ impl<'a> Run<'a> {
         }
         let settings = &self.context.retry;
         let attempts_max = self.job.job.attempts_max.unwrap_or(settings.attempts_max);
+        let attempts_max = attempts_max + u32::from(is_planted(Bug::OneRetryTooMany));
         let random = self.context.random.next_u64();
         let job = &self.job.job;
         let is_elsewhere = self.context.pool.can_run(job.task, job.model.as_deref(), &self.failed_backends);
@@ -484,13 +488,6 @@ impl<'a> Run<'a> {
             told_here: self.told_here.get(),
             at_ms: self.context.clock.now_ms(),
         }
-    }
-}
-
-fn retry_after(error: &BackendError) -> Option<Duration> {
-    match error {
-        BackendError::Busy { retry_after, .. } => *retry_after,
-        _ => None,
     }
 }
 

@@ -213,7 +213,8 @@ impl Slot {
         let may_lack = self.is_in_doubt() && deleted(&self.want);
         let mut events = self.durable;
         events.extend(self.revocable);
-        events.sort_by_key(|event| event.seq);
+        // A node that was taken for dead may have told of a later attempt than the one that ended the job.
+        events.sort_by_key(|event| (event.kind.is_terminal(), event.seq));
         Outcome::Found(Found { events, may_lack })
     }
 }

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_ws::AggregatedMessage;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use relay_protocol::hello::{ErrorV1, GoodbyeV1, PingV1, PongV1};
 use relay_protocol::limits::SESSION_JOBS_MAX;
 use relay_protocol::message::KINDS;
@@ -19,6 +18,7 @@ use relay_protocol::{ErrorCode, Frame, JobError, JobId, Message, SessionId, Stor
 use relay_runtime::auth::Identity;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use self::watching::{Begun, Watched};
 use super::connect::{self, Messages};
@@ -33,7 +33,10 @@ use crate::events::order::Order;
 use crate::state::NodeState;
 
 mod requests;
+mod turns;
 mod watching;
+
+use turns::{Came, Turns};
 
 /// Events that may wait for one session's socket: the durable ones of as many jobs as it may watch.
 const EVENTS_MAX: usize = 4 * SESSION_JOBS_MAX;
@@ -152,16 +155,21 @@ impl Session {
         let mut ping = tokio::time::interval(Duration::from_millis(gateway.ping_interval_ms.max(1)));
         ping.tick().await;
         let draining = self.node.draining.clone();
+        let mut turns = Turns::default();
         loop {
             let step = tokio::select! {
-                message = stream.next() => self.on_message(message).await,
-                Some(first) = events.recv() => self.on_deliveries(first, &mut events).await,
-                Some(reply) = answers.recv() => self.on_reply(reply).await,
-                _ = ping.tick() => self.on_ping(idle).await,
+                biased;
                 () = draining.cancelled() => {
                     Err(End::Close(JobError::new(ErrorCode::Draining, "the node is going down: connect again and resume")))
                 }
+                _ = ping.tick() => self.on_ping(idle).await,
+                Some(reply) = answers.recv() => self.on_reply(reply).await,
+                came = turns.next(&mut stream, &mut events) => match came {
+                    Came::Message(message) => self.on_message(message).await,
+                    Came::Delivery(first) => self.on_deliveries(first, &mut events).await,
+                },
             };
+            turns.pass();
             if let Err(end) = step {
                 return end;
             }

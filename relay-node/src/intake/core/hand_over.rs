@@ -1,7 +1,7 @@
 //! Jobs that run while their partition moves: this node keeps those of a partition that is taken from it, and waits for those
 //! that earlier owners of a partition of ours keep.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use relay_protocol::JobId;
 use relay_protocol::record::{CancelRequest, ControlRecord, StartedJob};
@@ -16,7 +16,7 @@ impl<P: Ends> Core<P> {
     /// A rebalance takes these partitions: their waiting jobs go back. Runs whose attempt, in `at_backend`, is a backend's go on
     /// and are announced ([`Effect::Keep`], answered by [`Core::announced`]); others are dropped. What has ended is committed
     /// before a partition is given up.
-    pub fn hand_over(&mut self, partitions: &[u32], at_backend: &HashMap<Key, u32>) -> Vec<Effect<P>> {
+    pub fn hand_over(&mut self, partitions: &[u32], at_backend: &BTreeMap<Key, u32>) -> Vec<Effect<P>> {
         let mut effects = Vec::new();
         for number in partitions {
             let Some(owned) = self.partitions.get_mut(number) else { continue };

@@ -1,8 +1,9 @@
 //! What a node does with its share of a lane: which jobs run, what is committed, when a partition is given up. Pure: it
 //! takes what happened and answers with what to do; time is passed in.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{Assignment, CommitOffset, TopicPartition};
 use relay_protocol::JobId;
 use relay_protocol::hand_over::KeptEnd;
@@ -159,13 +160,13 @@ pub struct Core<P> {
     room: Rooms<Delivered>,
     /// The suspect that runs.
     suspect: Option<Key>,
-    running: HashMap<Key, JobId>,
+    running: BTreeMap<Key, JobId>,
     running_jobs: HashMap<JobId, (Key, String)>,
     finished: Vec<(Key, u64, P)>,
     finished_aside: Vec<((u32, SideKey), u64, P)>,
     committing: bool,
     gathering: bool,
-    in_commit: HashSet<u32>,
+    in_commit: BTreeSet<u32>,
     keeping: Keeping,
     silences: u64,
     draining: bool,
@@ -180,13 +181,13 @@ impl<P: Ends> Core<P> {
             life: Life { node: String::new(), incarnation: 0 },
             room: Rooms::new(limits.weights),
             suspect: None,
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             running_jobs: HashMap::new(),
             finished: Vec::new(),
             finished_aside: Vec::new(),
             committing: false,
             gathering: false,
-            in_commit: HashSet::new(),
+            in_commit: BTreeSet::new(),
             keeping: Keeping::new(limits.handover_timeout_ms),
             silences: 0,
             draining: false,
@@ -250,7 +251,7 @@ impl<P: Ends> Core<P> {
             epoch: assignment.epoch,
             tracker,
             control_read: false,
-            dedup_read: false,
+            dedup_read: is_planted(Bug::EndedNotRead),
             held: Some(VecDeque::new()),
             same: Identities::new(DedupIndex::new(0)),
             followers: BTreeMap::new(),
@@ -376,6 +377,9 @@ impl<P: Ends> Core<P> {
         owned.returning = owned.returning.saturating_sub(usize::from(is_back));
         let admission = if is_back { Admission::New } else { owned.same.admit(offset, &job.identity, now_ms) };
         job.duplicate = match admission {
+            Admission::Same if is_planted(Bug::CancelAfterCommit) && owned.cancels.has(job.job_id, &job.job.tenant) => {
+                return effects.push(Effect::EndCancelled(Box::new(job)));
+            }
             Admission::Same => return effects.push(Effect::EndSame(Box::new(job))),
             Admission::New => None,
             Admission::Follows(of) | Admission::Reused(of) => Some(Duplicate { of, ended_at_ms: None }),

@@ -1,7 +1,8 @@
 //! When a lane commits and what goes into it, and which partitions are settled enough to be given up.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
+use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{CommitOffset, Committed};
 
 use super::{Batch, Core, Effect, Ends, Key};
@@ -80,14 +81,15 @@ impl<P> Core<P> {
         let inherited = Some(owned.tracker.inherited().oldest_ms).filter(|_| !owned.sides_read);
         let oldest = owned.sides.oldest_ms().into_iter().chain(inherited).min();
         progress.oldest_ms = oldest.map_or(progress.oldest_ms, |ms| ms.min(progress.oldest_ms));
-        Some(CommitOffset { at: owned.at.clone(), epoch: owned.epoch, next: progress.next, metadata: progress.pack() })
+        let metadata = if is_planted(Bug::LostMetadata) { String::new() } else { progress.pack() };
+        Some(CommitOffset { at: owned.at.clone(), epoch: owned.epoch, next: progress.next, metadata })
     }
 
     fn releases(&mut self) -> Vec<Effect<P>> {
         let ended = self.finished.iter().map(|(at, _, _)| at.0);
         let left = self.finished_aside.iter().map(|((partition, _), _, _)| *partition);
-        let busy: HashSet<u32> = self.running.keys().map(|key| key.0).chain(ended).chain(left).collect();
-        let in_commit = if self.committing { self.in_commit.clone() } else { HashSet::new() };
+        let busy: BTreeSet<u32> = self.running.keys().map(|key| key.0).chain(ended).chain(left).collect();
+        let in_commit = if self.committing { self.in_commit.clone() } else { BTreeSet::new() };
         let settled: Vec<u32> = self
             .partitions
             .iter()

@@ -1,7 +1,7 @@
 //! Jobs that run while their partition moves: what this node tells the owners of those that it keeps, and what it hears of
 //! those that others keep for it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use actix::{AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
@@ -38,14 +38,14 @@ impl Lane {
     /// A rebalance takes partitions.
     pub(super) fn hand_over(&mut self, partitions: &[u32], ctx: &mut Context<Self>) {
         let at_backend = |(key, run): (&Key, &super::RunningJob)| run.link.attempt().map(|attempt| (*key, attempt));
-        let at_backend: HashMap<Key, u32> = self.runs.iter().filter_map(at_backend).collect();
+        let at_backend: BTreeMap<Key, u32> = self.runs.iter().filter_map(at_backend).collect();
         self.tell_dropped(partitions, &at_backend);
         let effects = self.core.hand_over(partitions, &at_backend);
         self.carry_out(effects, ctx);
     }
 
     /// Says of the runs that are no backend's, and end here for that, that this node did not die of them.
-    fn tell_dropped(&self, partitions: &[u32], at_backend: &HashMap<Key, u32>) {
+    fn tell_dropped(&self, partitions: &[u32], at_backend: &BTreeMap<Key, u32>) {
         let mut dropped = BTreeMap::<u32, Vec<StartedJob>>::new();
         for (partition, offset) in self.runs.keys().filter(|key| !at_backend.contains_key(key)) {
             if partitions.contains(partition) {
@@ -186,8 +186,8 @@ impl Lane {
             let attempt = running.link.attempt().unwrap_or_default();
             jobs.entry(*partition).or_default().push(StartedJob { offset: *offset, attempt, alone: false });
         }
-        let runs = self.runs.drain().map(|(_, running)| running);
-        runs.chain(self.kept.drain().map(|(_, running)| running)).for_each(|running| running.task.abort());
+        let runs = std::mem::take(&mut self.runs).into_values().chain(std::mem::take(&mut self.kept).into_values());
+        runs.for_each(|running| running.task.abort());
         let records = self.kept_records(jobs, ControlRecord::GivenUp);
         let (log, grace) = (self.context.log.clone(), self.settings.revoke_grace);
         async move {

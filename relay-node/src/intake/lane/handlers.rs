@@ -138,7 +138,9 @@ impl Handler<Leave> for Lane {
 
     fn handle(&mut self, _: Leave, _: &mut Self::Context) -> Self::Result {
         let given_up = self.give_up();
-        self.controls.drain().chain(self.beside.drain()).for_each(|(_, stop)| stop.cancel());
+        let stops =
+            std::mem::take(&mut self.controls).into_values().chain(std::mem::take(&mut self.beside).into_values());
+        stops.for_each(|stop| stop.cancel());
         self.releases.clear();
         let member = self.member.clone();
         let left = async move {

@@ -4,7 +4,7 @@
 //! the lane say and waits for each, questions have permits, and every other message belongs to a job that runs or to the one
 //! commit under way.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,13 +103,13 @@ pub struct Lane {
     context: Arc<RunContext>,
     member: Arc<dyn Member>,
     core: Core<Payload>,
-    runs: HashMap<Key, RunningJob>,
+    runs: BTreeMap<Key, RunningJob>,
     /// Runs whose partitions are other nodes' now.
-    kept: HashMap<KeptKey, RunningJob>,
+    kept: BTreeMap<KeptKey, RunningJob>,
     /// End the reading of control partitions: of ours, and of those of whose jobs runs are kept.
-    controls: HashMap<u32, CancellationToken>,
+    controls: BTreeMap<u32, CancellationToken>,
     /// End the reading of the other topics beside our partitions.
-    beside: HashMap<u32, CancellationToken>,
+    beside: BTreeMap<u32, CancellationToken>,
     silences: u64,
     said: mpsc::Sender<Said>,
     sayings: Option<mpsc::Receiver<Said>>,
@@ -161,10 +161,10 @@ impl LaneHandle {
             context,
             member,
             core,
-            runs: HashMap::new(),
-            kept: HashMap::new(),
-            controls: HashMap::new(),
-            beside: HashMap::new(),
+            runs: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            controls: BTreeMap::new(),
+            beside: BTreeMap::new(),
             silences: 0,
             said,
             sayings: Some(sayings),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use actix::{AsyncContext, Context};
+use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{CommitError, CommitOffset, Committed, Log, NewRecord};
 use relay_protocol::record::AuditEntry;
 
@@ -24,8 +25,8 @@ impl Lane {
         }
         actix::spawn(async move {
             let commit = relay_log::port::Commit { records, offsets: batch.offsets.clone() };
-            let began = std::time::Instant::now();
-            let fate = match member.commit(commit).await {
+            let began = tokio::time::Instant::now();
+            let fate = match crate::planted::commit(&*member, &*log, commit).await {
                 Ok(()) => Fate::Committed,
                 Err(error) => not_committed(&*log, &group, &batch, error).await,
             };
@@ -50,6 +51,9 @@ async fn not_committed(log: &dyn Log, group: &str, batch: &Batch<Payload>, error
     match error {
         CommitError::NotOwner(partitions) => Fate::NotCommitted(partitions.iter().map(|at| at.partition).collect()),
         CommitError::Fenced | CommitError::InDoubt(_) => {
+            if is_planted(Bug::DoubtIsDone) {
+                return Fate::Committed;
+            }
             let committed = read_committed(log, group, &batch.offsets).await;
             if Core::was_committed(batch, &committed) { Fate::Committed } else { Fate::NotCommitted(Vec::new()) }
         }

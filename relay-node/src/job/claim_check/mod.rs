@@ -70,11 +70,21 @@ impl ClaimCheck {
     /// # Errors
     /// A folder that cannot be made or read; [`StoreError::Setting`].
     pub fn open(settings: &StoreSettings, cache: Cache) -> Result<Self, StoreError> {
-        let connect::Connected { store, folder, place, advice } = connect::connect(settings)?;
+        Ok(Self::connected(connect::connect(settings)?, settings, cache))
+    }
+
+    /// Uses a store that is open.
+    pub fn on(store: Arc<dyn ObjectStore>, settings: &StoreSettings, cache: Cache) -> Self {
+        let (place, advice) = (store.to_string(), "give every node the same store");
+        Self::connected(connect::Connected { store, folder: None, place, advice }, settings, cache)
+    }
+
+    fn connected(connected: connect::Connected, settings: &StoreSettings, cache: Cache) -> Self {
+        let connect::Connected { store, folder, place, advice } = connected;
         let quota = Arc::new(quota::Quota::new(store.clone(), settings.tenant_bytes_max));
         let finishes = Semaphore::new(parts::FINISHES_MAX);
         let ages = sweep::Ages::of(settings);
-        Ok(Self { inner: Arc::new(Inner { store, folder, place, advice, cache, quota, finishes, ages }) })
+        Self { inner: Arc::new(Inner { store, folder, place, advice, cache, quota, finishes, ages }) }
     }
 
     fn store(&self) -> &Arc<dyn ObjectStore> {

@@ -199,6 +199,7 @@ pub async fn keep_swept(
     let mut wait = first_after;
     loop {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             () = stop.cancelled() => return,
         }
