@@ -10,6 +10,13 @@ use crate::intake::side::SideKey;
 use crate::intake::tracker::Progress;
 use crate::job::delivered::Duplicate;
 
+impl<P> Batch<P> {
+    /// The epoch under which it was to be committed for a partition.
+    pub fn epoch(&self, partition: u32) -> Option<u64> {
+        self.offsets.iter().find(|offset| offset.at.partition == partition).map(|offset| offset.epoch)
+    }
+}
+
 impl<P> Core<P> {
     /// The time to gather is over.
     pub fn gathered(&mut self) -> Vec<Effect<P>> {

@@ -101,7 +101,9 @@ impl Handler<Settled> for Lane {
                 }
                 self.core.committed(&batch, now)
             }
-            Fate::NotCommitted(lost) => {
+            Fate::NotCommitted(mut lost) => {
+                // The answer may be late: the partition may be this node's once more, under an epoch of its own.
+                lost.retain(|number| batch.epoch(*number) == self.core.epoch(*number));
                 let mut effects = self.core.lost(&lost);
                 effects.extend(self.core.not_committed(batch, now));
                 effects
