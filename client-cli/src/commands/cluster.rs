@@ -7,10 +7,10 @@ use relay_protocol::{ErrorCode, JobError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::http;
 use crate::cli::ListArgs;
 use crate::output::{Failure, print_line};
-use crate::settings::{ClientSettings, http_url};
-use crate::tls::Trust;
+use crate::settings::ClientSettings;
 
 /// Lists the backends.
 pub(crate) async fn backends(settings: &ClientSettings, args: &ListArgs) -> Result<ExitCode, Failure> {
@@ -51,45 +51,11 @@ pub(crate) async fn nodes(settings: &ClientSettings, args: &ListArgs) -> Result<
 
 /// The list from the first server that answers.
 async fn list(settings: &ClientSettings, what: &str) -> Result<Value, Failure> {
-    let client = Trust::of(settings)?
-        .http()?
-        .timeout(settings.connect_timeout)
-        .build()
-        .map_err(|error| Failure::NoConnection(error.to_string()))?;
-    let mut last = String::new();
-    for server in settings.server_urls()? {
-        let mut request = client.get(http_url(&server, &format!("/v1/{what}")));
-        if let Some(token) = &settings.token {
-            request = request.bearer_auth(token);
-        }
-        let answer = match request.send().await {
-            Ok(answer) => answer,
-            Err(error) => {
-                last = format!("{server}: {}", chain(&error));
-                continue;
-            }
-        };
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| Failure::NoConnection(chain(&error)))?;
-        let mut body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if !status.is_success() {
-            let told = body.get_mut("error").and_then(|error| serde_json::from_value(error.take()).ok());
-            return Err(Failure::Rejected(
-                told.unwrap_or_else(|| JobError::new(ErrorCode::NotFound, format!("{server} answers {status}"))),
-            ));
-        }
-        return Ok(match body.get_mut(what) {
-            Some(list) => list.take(),
-            None => body,
-        });
-    }
-    Err(Failure::NoConnection(last))
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let mut body: Value = http::get(settings, &format!("/v1/{what}")).await?;
+    Ok(match body.get_mut(what) {
+        Some(list) => list.take(),
+        None => body,
+    })
 }
 
 fn parse<T: DeserializeOwned>(list: Value) -> Result<Vec<T>, Failure> {

@@ -3,16 +3,16 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use relay_protocol::JobId;
 use relay_protocol::time::{format_rfc3339, parse_rfc3339};
-use relay_protocol::{ErrorCode, JobError, JobId};
 use serde_json::{Value, json};
 
-use super::cluster::{chain, table};
+use super::cluster::table;
+use super::http;
 use crate::cli::duration;
 use crate::clock::now_ms;
 use crate::output::{Failure, print_line};
-use crate::settings::{ClientSettings, http_url};
-use crate::tls::Trust;
+use crate::settings::ClientSettings;
 
 /// Exit code when some jobs were refused.
 const REFUSED: u8 = 3;
@@ -220,43 +220,17 @@ enum Ask {
 
 /// The answer of the first server that answers.
 async fn ask(settings: &ClientSettings, path: &str, what: Ask) -> Result<Value, Failure> {
-    let http = Trust::of(settings)?.http()?.timeout(settings.connect_timeout);
-    let client = http.build().map_err(|error| Failure::NoConnection(error.to_string()))?;
-    let mut last = String::new();
-    for server in settings.server_urls()? {
-        let url = http_url(&server, path);
-        let mut request = match &what {
-            Ask::Get(query) => client.get(with_query(&url, query)),
-            Ask::Post(body) => client.post(url).json(body),
-        };
-        if let Some(token) = &settings.token {
-            request = request.bearer_auth(token);
-        }
-        let answer = match request.send().await {
-            Ok(answer) => answer,
-            Err(error) => {
-                last = format!("{server}: {}", chain(&error));
-                continue;
-            }
-        };
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| Failure::NoConnection(chain(&error)))?;
-        let mut body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if status.is_success() {
-            return Ok(body);
-        }
-        let told = body.get_mut("error").and_then(|error| serde_json::from_value(error.take()).ok());
-        let plain = || JobError::new(ErrorCode::NotFound, format!("{server} answers {status}"));
-        return Err(Failure::Rejected(told.unwrap_or_else(plain)));
+    match what {
+        Ask::Get(query) => http::get(settings, &with_query(path, &query)).await,
+        Ask::Post(body) => http::post(settings, path, &body).await,
     }
-    Err(Failure::NoConnection(last))
 }
 
-fn with_query(url: &str, query: &[(&'static str, Value)]) -> String {
+fn with_query(path: &str, query: &[(&'static str, Value)]) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let pairs = query.iter().map(|(name, value)| (*name, text(value)));
     let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-    if query.is_empty() { url.to_owned() } else { format!("{url}?{query}") }
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
 /// Milliseconds since the Unix epoch of `2026-11-23T18:30:00Z`, or of `24h` ago.

@@ -4,6 +4,7 @@ pub(crate) mod cancel;
 pub(crate) mod cluster;
 pub(crate) mod dlq;
 pub(crate) mod fetch;
+mod http;
 pub(crate) mod jobs;
 mod result;
 pub(crate) mod status;

@@ -195,7 +195,8 @@ impl Desk {
                     fail(&listener, ClientError::Rejected(error));
                 }
             }
-            Effect::Told { job_id, error } => tracing::warn!(%job_id, %error, "the node says of a job"),
+            // A job whose receipt is on its way is no news.
+            Effect::Told { job_id, error } => tracing::info!(%job_id, %error, "the node says of a job"),
             Effect::Retry { job_id, after_ms } => {
                 turn.retries.push((job_id, Duration::from_millis(after_ms.into())));
             }

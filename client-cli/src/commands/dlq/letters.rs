@@ -10,8 +10,8 @@ use relay_protocol::{ErrorCode, JobError};
 use serde::Serialize;
 
 use super::args::{ActArgs, ListArgs, ShowArgs};
-use super::http;
 use crate::commands::cluster::table;
+use crate::commands::http;
 use crate::output::{Failure, print_line};
 use crate::settings::ClientSettings;
 

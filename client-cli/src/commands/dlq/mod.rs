@@ -1,7 +1,6 @@
 //! `dlq`: dead letters: what there is, and what is done with them.
 
 mod args;
-mod http;
 mod letters;
 
 use std::process::ExitCode;

@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::commands::cluster::chain;
 use crate::output::Failure;
 use crate::settings::{ClientSettings, http_url};
 use crate::tls::Trust;
@@ -67,4 +66,10 @@ async fn ask<T: DeserializeOwned>(
         ));
     }
     Err(Failure::NoConnection(last))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
