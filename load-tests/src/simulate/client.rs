@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use relay_protocol::hello::{ErrorV1, HelloV1, PingV1, PongV1, WelcomeV1};
 use relay_protocol::session::{
-    AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, ResumeV1, ResumedV1, SubmitInputV1, SubmitV1,
-    WatchV1,
+    AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, NoticeV1, ResumeV1, ResumedV1, SubmitInputV1,
+    SubmitV1, WatchV1,
 };
-use relay_protocol::{Event, Frame, JobId, Message};
+use relay_protocol::{ErrorCode, Event, Frame, JobId, Message};
 use relay_runtime::clock::Clock as _;
 use relay_runtime::random::{Random, SeededRandom};
 use tokio::time::Instant;
@@ -43,6 +43,8 @@ struct Job {
     sent: u32,
     /// Events before the answer to this request belong to an earlier watch.
     resuming: Option<u64>,
+    /// When it is to be resumed, because its watch has ended.
+    again_at: Option<Instant>,
     accepted: bool,
     over: bool,
     last_seq: u64,
@@ -51,7 +53,7 @@ struct Job {
 impl Job {
     fn new(submit: SubmitV1, due: Instant, cancel_at: Option<Instant>) -> Self {
         let (outside, accepted, over) = (false, false, false);
-        Self { submit, due, cancel_at, outside, sent: 0, resuming: None, accepted, over, last_seq: 0 }
+        Self { submit, due, cancel_at, outside, sent: 0, resuming: None, again_at: None, accepted, over, last_seq: 0 }
     }
 }
 
@@ -238,7 +240,7 @@ impl Client {
         socket.send(&hello, b"").await?;
         let frame = tokio::time::timeout(SILENCE, socket.next()).await.ok()??;
         let welcome: WelcomeV1 = frame.head().ok().filter(|_| frame.kind == WelcomeV1::KIND)?;
-        self.jobs.values_mut().for_each(|job| job.resuming = None);
+        self.jobs.values_mut().for_each(|job| (job.resuming, job.again_at) = (None, None));
         let open: Vec<_> = self
             .jobs
             .iter()
@@ -266,7 +268,7 @@ impl Client {
 
     async fn do_what_is_due(&mut self, socket: &Socket) -> Option<()> {
         self.take_up();
-        let now = Instant::now();
+        let (now, mut again) = (Instant::now(), Vec::new());
         for job in self.jobs.values_mut() {
             if job.outside && job.submit.request == 0 && !job.over && job.due <= now {
                 self.requests += 1;
@@ -281,6 +283,9 @@ impl Client {
                 job.due = now + Duration::from_secs(60);
                 socket.send(&job.submit, b"sound").await?;
             }
+            if job.again_at.take_if(|at| *at <= now).is_some() {
+                again.push(job.submit.job_id);
+            }
             if job.accepted && job.cancel_at.is_some_and(|at| at <= now) {
                 job.cancel_at = None;
                 self.requests += 1;
@@ -291,6 +296,9 @@ impl Client {
                 }
                 socket.send(&CancelV1 { request: self.requests, job_id, sent_at_us: 0 }, b"").await?;
             }
+        }
+        if !again.is_empty() {
+            self.resume(socket, &again).await?;
         }
         Some(())
     }
@@ -330,6 +338,7 @@ impl Client {
                 let pong = PongV1 { nonce: ping.nonce, ping_sent_at_us: ping.sent_at_us, sent_at_us: 0 };
                 socket.send(&pong, b"").await?;
             }
+            NoticeV1::KIND => self.on_notice(&frame.head().ok()?),
             ErrorV1::KIND => return self.on_error(&frame.head().ok()?),
             _ => {}
         }
@@ -347,6 +356,17 @@ impl Client {
         let json = serde_json::to_string(&event).unwrap_or_default();
         let of = (event.job_id, self.name.clone());
         self.history.borrow_mut().heard.entry(of).or_default().push((event.seq, event.event, json));
+    }
+
+    /// A watch that has ended is asked for again, unless its job has ended too.
+    fn on_notice(&mut self, notice: &NoticeV1) {
+        let Some(job) = self.jobs.get_mut(&notice.job_id).filter(|job| !job.over && !notice.goes_on) else { return };
+        if notice.code == ErrorCode::AlreadyEnded.as_str() {
+            // The history tells whether it had heard of the end.
+            job.over = true;
+        } else {
+            job.again_at = Some(Instant::now() + AGAIN);
+        }
     }
 
     /// `None`: the connection is given up, and what was asked for is asked again on another.

@@ -69,6 +69,7 @@ fn settings() -> anyhow::Result<Settings> {
         return Ok(settings.clone());
     }
     let mut settings = Settings::load(None, Default::default()).context("the defaults of a node")?;
+    settings.lanes.names = vec!["default".to_owned()];
     settings.lanes.running_max = 4;
     settings.lanes.waiting_max = 12;
     settings.lanes.revoke_grace_ms = 600;

@@ -285,10 +285,12 @@ impl<'a> Run<'a> {
         let alone = self.job.verdict == Verdict::Suspect;
         let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt, alone };
         let (partition, accepted_at) = (self.job.at.partition, self.job.place.accepted_at);
-        // A log that takes nothing now, as with a full disk, is not the job's fault: that is no attempt.
+        // A log that takes nothing now, as with a full disk, is not the job's fault: that is no attempt. It may have taken the
+        // events all the same, so that they must not change.
+        let started = self.started_event(backend);
         while let Err(error) = {
             let registered = |events| self.context.starts.register(partition, job, accepted_at, events);
-            self.tell(self.started_event(backend), registered).await
+            self.tell(started.clone(), registered).await
         } {
             if !matches!(error, LogError::Unavailable(_)) {
                 return Err(log_unavailable(&error));

