@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use relay_protocol::event::is_news;
 use relay_protocol::{JobId, Priority};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -151,7 +152,7 @@ impl JobHandle {
 
     /// The event, unless a second watch brought it twice.
     fn take(&mut self, event: ClientEvent) -> Option<ClientEvent> {
-        if event.seq <= self.last_seq {
+        if self.ended || !is_news(event.seq, event.terminal, self.last_seq) {
             return None;
         }
         self.last_seq = event.seq;

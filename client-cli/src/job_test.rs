@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use relay_protocol::event::{TERMINAL_N, seq};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::*;
@@ -30,6 +31,23 @@ fn handle(job: u8, room: usize, commands: &mpsc::Sender<Command>) -> (JobHandle,
         ended: false,
     };
     (handle, sender)
+}
+
+#[tokio::test]
+async fn the_end_comes_though_a_later_attempt_was_told_of() {
+    let (commands, _taken) = mpsc::channel(1);
+    let (mut handle, events) = handle(1, 8, &commands);
+    let (started, end) = (seq(2, 1), seq(1, TERMINAL_N));
+    for (seq, terminal) in [(started, false), (started, false), (end, true)] {
+        let event = ClientEvent { job_id: handle.job_id(), seq, terminal, json: Bytes::new() };
+        events.send(event).await.unwrap();
+    }
+    drop(events);
+    let mut seen = Vec::new();
+    while let Some(event) = handle.next_event().await.unwrap() {
+        seen.push(event.seq);
+    }
+    assert_eq!(seen, [started, end]);
 }
 
 async fn send_all(job_id: JobId, events: mpsc::Sender<ClientEvent>) {

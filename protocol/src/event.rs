@@ -249,6 +249,14 @@ pub const fn seq(attempt: u32, n: u32) -> u64 {
 /// The `n` of every terminal event: the highest of its attempt, so that it follows whatever partials there were.
 pub const TERMINAL_N: u32 = u32::MAX;
 
+/// Whether an event is news to whoever was told of the events of its job up to `last_seq`; 0 is of none.
+///
+/// Seqs rise, but an end is news whatever its number is, once: a node that was taken for dead may have told of a later attempt
+/// than the one that ended the job.
+pub const fn is_news(seq: u64, is_terminal: bool, last_seq: u64) -> bool {
+    if is_terminal { seq != last_seq } else { seq > last_seq }
+}
+
 impl Event {
     /// An event with nothing but its identity; the caller adds what its kind has.
     pub fn new(job_id: JobId, attempt: u32, n: u32, event: EventKind, at_ms: u64) -> Self {

@@ -403,8 +403,7 @@ async fn serve_lane(
             read_ahead_records_max: MEMBER_READ_AHEAD,
         })
         .await?;
-    let mut lane_settings = lane_settings(settings, lane, partitions, dead_letter_partitions);
-    lane_settings.incarnation = state.incarnation;
+    let lane_settings = lane_settings(settings, lane, partitions, dead_letter_partitions);
     Ok(LaneHandle::start(lane_settings, context, member))
 }
 
@@ -428,8 +427,6 @@ fn lane_settings(settings: &Settings, lane: &str, partitions: u32, dead_letter_p
             poison: settings.poison,
         },
         revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
-        handover_timeout: Duration::from_millis(settings.lanes.handover_timeout_ms),
-        incarnation: 0,
         delete_interval: Duration::from_millis(settings.lanes.delete_interval_ms),
         dead_letter_partitions,
         partitions,

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use relay_protocol::event::is_news;
 use relay_protocol::hello::{ErrorV1, GoodbyeV1, MovedV1, PingV1, PongV1};
 use relay_protocol::session::{
     AcceptedV1, CancelOutcomeV1, CancelReplyV1, CancelV1, EventV1, FetchChunkV1, FetchV1, NoticeV1, ResumeV1,
@@ -352,9 +353,7 @@ impl Core {
 
     fn on_event(&mut self, head: EventV1, json: &Bytes, out: &mut Effects) {
         let Some(watched) = self.jobs.get_mut(&head.job_id) else { return };
-        // An end may be that of an earlier attempt than was told of.
-        let was_told = if head.terminal { head.seq == watched.last_seq } else { head.seq <= watched.last_seq };
-        if watched.paused || watched.resuming || was_told {
+        if watched.paused || watched.resuming || !is_news(head.seq, head.terminal, watched.last_seq) {
             return;
         }
         watched.last_seq = head.seq;

@@ -69,7 +69,7 @@ pub enum Reached {
 impl Reached {
     fn of(found: &Found, after_seq: u64) -> Self {
         match found.end() {
-            Some(end) if end.seq <= after_seq => Self::Ended(end.clone()),
+            Some(end) if !end.is_news(after_seq) => Self::Ended(end.clone()),
             _ if found.events.is_empty() => Self::Nothing { deleted: found.may_lack },
             _ if found.may_lack => Self::Part,
             _ => Self::Whole,
@@ -197,9 +197,7 @@ impl Watcher {
     /// Whether the event is in the channel now, or was before.
     fn put(&mut self, event: RoutedEvent) -> bool {
         let (seq, revocable) = (event.seq, event.is_revocable());
-        // An end may be that of an earlier attempt than was told of.
-        let was_sent = if event.kind.is_terminal() { seq == self.sent_seq } else { seq <= self.sent_seq };
-        if !revocable && was_sent {
+        if !revocable && !event.is_news(self.sent_seq) {
             return true;
         }
         if revocable && !self.sink.has_room_for_partials() {
@@ -262,7 +260,7 @@ impl Feed {
             return;
         }
         // The watcher has those already; they only showed that nothing is missing.
-        let mut next: Vec<_> = past.events.into_iter().filter(|event| event.seq > after_seq).collect();
+        let mut next: Vec<_> = past.events.into_iter().filter(|event| event.is_news(after_seq)).collect();
         loop {
             for event in next {
                 if deliver(What::Event(event)).await.is_err() {

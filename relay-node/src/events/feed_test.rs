@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 use relay_log::port::{Topic, TopicPartition};
 use relay_protocol::EventKind;
+use relay_protocol::event::{TERMINAL_N, seq};
 use relay_protocol::record::{HEADER_EVENT, HEADER_SEQ, HEADER_TENANT};
 use tokio::sync::mpsc;
 
@@ -121,6 +122,21 @@ async fn a_past_comes_before_what_came_while_it_was_read() {
     let past = Found { events: past, may_lack: false };
     watched.feed.go_live(&begun, past, 0, &watched.sink).await;
     assert_eq!(watched.seqs(), [1, 10, 20]);
+}
+
+#[tokio::test]
+async fn a_past_has_its_end_though_a_later_attempt_was_told_of() {
+    // A node that was taken for dead told of attempt 2 after its successor had begun again with 1.
+    let (told, end) = (here(EventKind::Started, seq(2, 1)), here(EventKind::Completed, seq(1, TERMINAL_N)));
+    for (after_seq, news) in [(told.seq, vec![end.seq]), (end.seq, vec![])] {
+        let mut watched = Watched::new(8, Past::Whole);
+        let begun = Begun { job_id: job(), watcher: 1, watch: 7 };
+        let past = Found { events: vec![here(EventKind::Accepted, 1), told.clone(), end.clone()], may_lack: false };
+        assert_eq!(matches!(Reached::of(&past, after_seq), Reached::Ended(_)), news.is_empty());
+        watched.feed.go_live(&begun, past, after_seq, &watched.sink).await;
+        let seen: Vec<u64> = watched.seqs().into_iter().filter(|seq| *seq != told.seq).collect();
+        assert_eq!(seen, news);
+    }
 }
 
 #[test]

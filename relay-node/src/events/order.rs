@@ -49,19 +49,13 @@ impl Order {
         self.ended
     }
 
-    /// Whether the watcher has the event, or something later. An end counts whatever its number is: a node that was taken for
-    /// dead may have told of a later attempt than the one that ended the job.
-    fn has(&self, event: &RoutedEvent) -> bool {
-        if event.kind.is_terminal() { event.seq == self.after_seq } else { event.seq <= self.after_seq }
-    }
-
     /// Takes an event as it comes and says what to deliver.
     pub fn on(&mut self, event: RoutedEvent) -> Delivered {
         let attempt = event.attempt();
         if !event.is_revocable() && self.attempt.is_none_or(|known| attempt > known) {
             self.attempt = Some(attempt);
         }
-        if self.ended || self.has(&event) || (event.is_revocable() && self.attempt != Some(attempt)) {
+        if self.ended || !event.is_news(self.after_seq) || (event.is_revocable() && self.attempt != Some(attempt)) {
             return Delivered::Nothing;
         }
         let tells_place = event.kind == EventKind::Started || event.kind.is_terminal();

@@ -24,6 +24,11 @@ impl RoutedEvent {
         (self.seq / relay_protocol::event::EVENTS_PER_ATTEMPT) as u32
     }
 
+    /// Whether it is news to whoever was told of the job's events up to `last_seq`.
+    pub fn is_news(&self, last_seq: u64) -> bool {
+        relay_protocol::event::is_news(self.seq, self.kind.is_terminal(), last_seq)
+    }
+
     /// Whether it may be missing without harm.
     pub fn is_revocable(&self) -> bool {
         matches!(self.kind, EventKind::Partial | EventKind::Progress)

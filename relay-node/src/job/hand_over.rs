@@ -11,8 +11,9 @@ use super::outcome::{self, Ended};
 use super::run::{Finish, Leaving};
 use crate::events::write::EventRecords;
 
-/// What `node` tells of the end of `attempt`; `None` if it cannot be told: the job must be run anew.
-pub fn end_of(job: &Delivered, attempt: u32, finish: &Finish, node: &str, incarnation: u64) -> Option<KeptEnd> {
+/// What this life of a node (name, incarnation) tells of the end of `attempt`; `None` if it cannot be told: the job must be run
+/// anew.
+pub fn end_of(job: &Delivered, attempt: u32, finish: &Finish, life: (&str, u64)) -> Option<KeptEnd> {
     let (event, failures, tier, last_partial_seq) = match finish {
         Finish::Ended(ended) => (outcome::terminal(job, ended), ended.failures.clone(), None, None),
         Finish::SetAside(Leaving { side, aside, told }) => {
@@ -21,7 +22,7 @@ pub fn end_of(job: &Delivered, attempt: u32, finish: &Finish, node: &str, incarn
             (event, aside.failures.clone(), Some(tier), aside.last_partial_seq)
         }
     };
-    let (node, offset) = (node.to_owned(), job.place.offset);
+    let (node, incarnation, offset) = (life.0.to_owned(), life.1, job.place.offset);
     Some(KeptEnd { node, incarnation, offset, attempt, event, failures, tier, last_partial_seq })
 }
 

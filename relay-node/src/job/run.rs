@@ -287,10 +287,10 @@ impl<'a> Run<'a> {
         let (partition, accepted_at) = (self.job.at.partition, self.job.place.accepted_at);
         // A log that takes nothing now, as with a full disk, is not the job's fault: that is no attempt. It may have taken the
         // events all the same, so that they must not change.
-        let started = self.started_event(backend);
+        let began_ms = self.context.clock.now_ms();
         while let Err(error) = {
             let registered = |events| self.context.starts.register(partition, job, accepted_at, events);
-            self.tell(started.clone(), registered).await
+            self.tell(self.started_event(backend, began_ms), registered).await
         } {
             if !matches!(error, LogError::Unavailable(_)) {
                 return Err(log_unavailable(&error));
@@ -320,14 +320,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn started_event(&self, backend: &str) -> Vec<NewRecord> {
-        let now = self.context.clock.now_ms();
+    fn started_event(&self, backend: &str, began_ms: u64) -> Vec<NewRecord> {
         let mut records = Vec::with_capacity(2);
         if self.last_partial_seq.is_some() || self.job.attempts_before > self.job.attempts_told() {
-            let restarted = Event::new(self.job.job_id, self.attempt, RESTARTED_N, EventKind::Restarted, now);
+            let restarted = Event::new(self.job.job_id, self.attempt, RESTARTED_N, EventKind::Restarted, began_ms);
             records.push(self.context.events.record(&self.job.job.tenant, &restarted));
         }
-        let mut started = Event::new(self.job.job_id, self.attempt, STARTED_N, EventKind::Started, now);
+        let mut started = Event::new(self.job.job_id, self.attempt, STARTED_N, EventKind::Started, began_ms);
         started.place = Some(self.job.place.clone());
         started.job = Some(Box::new(JobCard::of(&self.job.job)));
         started.backend = Some(backend.to_owned());

@@ -119,11 +119,14 @@ impl<P: Ends> Core<P> {
                     let asked = |job: &Delivered| job.job_id == request.job_id && job.job.tenant == request.tenant;
                     owned.remotes.hurry(now_ms, asked);
                 }
-                self.control(partition, ControlRecord::Cancel(request))
+                self.cancel_asked(partition, request)
             }
-            ControlRecord::Started(_) => self.control(partition, record),
+            ControlRecord::Started(started) => {
+                self.started(partition, started);
+                Vec::new()
+            }
             ControlRecord::Kept(kept) => {
-                self.control(partition, ControlRecord::Kept(kept.clone()));
+                self.outlived(partition, &kept);
                 if let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| !owned.revoking) {
                     let inherited = owned.tracker.inherited();
                     for job in kept.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
@@ -138,7 +141,7 @@ impl<P: Ends> Core<P> {
                 ended.map(|(job, end)| Effect::TakeEnd(Box::new(job), end)).into_iter().collect()
             }
             ControlRecord::GivenUp(given_up) => {
-                self.control(partition, ControlRecord::GivenUp(given_up.clone()));
+                self.outlived(partition, &given_up);
                 let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
                 let jobs: Vec<_> =
                     given_up.jobs.iter().filter_map(|job| owned.remotes.given_up(job.offset, job.attempt)).collect();

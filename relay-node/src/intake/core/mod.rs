@@ -7,7 +7,7 @@ use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{Assignment, CommitOffset, TopicPartition};
 use relay_protocol::JobId;
 use relay_protocol::hand_over::KeptEnd;
-use relay_protocol::record::{ControlRecord, StartedJob};
+use relay_protocol::record::{CancelRequest, StartedJob, StartedJobs};
 
 mod aside;
 mod hand_over;
@@ -266,36 +266,24 @@ impl<P: Ends> Core<P> {
         (since, self.go_on(now_ms))
     }
 
-    /// An attempt or a request to cancel in a partition's control topic.
-    fn control(&mut self, partition: u32, record: ControlRecord) -> Vec<Effect<P>> {
-        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
-        match record {
-            // Once the topic was read, new attempts are our own.
-            ControlRecord::Started(started) if !owned.control_read => {
-                // Of jobs that ended nobody will ask.
-                let inherited = owned.tracker.inherited();
-                for job in started.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
-                    owned.earlier.started(&started.node, started.incarnation, job);
-                }
-                Vec::new()
-            }
-            ControlRecord::Kept(alive) | ControlRecord::GivenUp(alive) if !owned.control_read => {
-                for job in &alive.jobs {
-                    owned.earlier.given_up(&alive.node, alive.incarnation, job.offset);
-                }
-                Vec::new()
-            }
-            ControlRecord::Started(_)
-            | ControlRecord::Kept(_)
-            | ControlRecord::KeptEnd(_)
-            | ControlRecord::GivenUp(_) => Vec::new(),
-            ControlRecord::Cancel(request) => {
-                let job_id = request.job_id;
-                owned.sides.hurry(Scope::of_id(&request.tenant, job_id));
-                owned.cancels.add(job_id, request.tenant);
-                self.cancel(partition, job_id)
-            }
+    /// Attempts that somebody begins, in a partition's control topic.
+    fn started(&mut self, partition: u32, started: StartedJobs) {
+        // Once the topic was read, new attempts are our own.
+        let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| !owned.control_read) else { return };
+        // Of jobs that ended nobody will ask.
+        let inherited = owned.tracker.inherited();
+        for job in started.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
+            owned.earlier.started(&started.node, started.incarnation, job);
         }
+    }
+
+    /// A request to cancel in a partition's control topic.
+    fn cancel_asked(&mut self, partition: u32, request: CancelRequest) -> Vec<Effect<P>> {
+        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
+        let job_id = request.job_id;
+        owned.sides.hurry(Scope::of_id(&request.tenant, job_id));
+        owned.cancels.add(job_id, request.tenant);
+        self.cancel(partition, job_id)
     }
 
     fn cancel(&mut self, partition: u32, job_id: JobId) -> Vec<Effect<P>> {

@@ -1,5 +1,7 @@
 //! Jobs that a node may have died of: they run one at a time.
 
+use relay_protocol::hand_over::KeptJobs;
+
 use super::{Core, Ends, Partition};
 use crate::intake::earlier::{Life, PoisonLimits, Verdict};
 use crate::job::delivered::Delivered;
@@ -21,6 +23,13 @@ impl<P: Ends> Core<P> {
     pub fn of_life(mut self, node: &str, incarnation: u64) -> Self {
         self.life = Life { node: node.to_owned(), incarnation };
         self
+    }
+
+    /// A node says that it lives on without these jobs of a partition, or with them: that they began there is no crash.
+    pub(super) fn outlived(&mut self, partition: u32, jobs: &KeptJobs) {
+        if let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| !owned.control_read) {
+            jobs.jobs.iter().for_each(|job| owned.earlier.given_up(&jobs.node, jobs.incarnation, job.offset));
+        }
     }
 
     /// Jobs that wait and are suspects.

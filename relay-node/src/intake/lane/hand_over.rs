@@ -111,7 +111,7 @@ impl Lane {
         }
         let records = self.kept_records(jobs, ControlRecord::Kept);
         let (log, addr, sent_ms) = (self.context.log.clone(), ctx.address(), self.now_ms());
-        let useful = self.settings.handover_timeout;
+        let useful = self.settings.handover_timeout();
         actix::spawn(async move {
             match timeout(useful, log.append(records)).await {
                 Ok(Ok(_)) => tell(&addr, Reported(keys, sent_ms)).await,
@@ -125,13 +125,13 @@ impl Lane {
     pub(super) fn kept_ended(&mut self, job: &Delivered, finish: &Finish, ctx: &Context<Self>) {
         let key = (job.at.partition, job.place.offset, job.epoch);
         let Some(attempt) = self.core.keeping().attempt(key) else { return };
-        let end = hand_over::end_of(job, attempt, finish, &self.context.node, self.settings.incarnation);
+        let end = hand_over::end_of(job, attempt, finish, self.context.starts.life());
         let end = end.map(|end| self.control_record(key.0, ControlRecord::KeptEnd(Box::new(end))));
         let jobs = vec![StartedJob { offset: key.1, attempt, alone: false }];
         let given_up = self.control_record(key.0, ControlRecord::GivenUp(self.kept_jobs(jobs)));
         let Some(running) = self.kept.get_mut(&key) else { return };
         let (log, addr, announced) = (self.context.log.clone(), ctx.address(), running.announced.clone());
-        let useful = self.settings.handover_timeout;
+        let useful = self.settings.handover_timeout();
         running.task = actix::spawn(async move {
             announced.cancelled().await;
             hand_in(&*log, end, given_up, useful).await;
@@ -211,7 +211,8 @@ impl Lane {
     }
 
     fn kept_jobs(&self, jobs: Vec<StartedJob>) -> KeptJobs {
-        KeptJobs { node: self.context.node.clone(), incarnation: self.settings.incarnation, jobs }
+        let (node, incarnation) = self.context.starts.life();
+        KeptJobs { node: node.to_owned(), incarnation, jobs }
     }
 
     fn kept_records(

@@ -60,10 +60,6 @@ pub struct LaneSettings {
     pub limits: LaneLimits,
     /// How long a rebalance that takes a partition waits for the announcement of the jobs that go on running here.
     pub revoke_grace: Duration,
-    /// How long after its last report a job that another node keeps running is run anew.
-    pub handover_timeout: Duration,
-    /// This life of the node.
-    pub incarnation: u64,
     /// Time between two deletions of records that are done.
     pub delete_interval: Duration,
     /// Partitions of the dead-letter topic.
@@ -239,7 +235,7 @@ impl Actor for Lane {
             lane.show();
         });
         ctx.run_interval(self.settings.delete_interval, Self::delete_done);
-        ctx.run_interval(self.settings.handover_timeout / REPORTS_IN_TIMEOUT, Self::report);
+        ctx.run_interval(self.settings.handover_timeout() / REPORTS_IN_TIMEOUT, Self::report);
     }
 }
 
@@ -290,6 +286,13 @@ struct DrainLane(oneshot::Sender<()>);
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Leave;
+
+impl LaneSettings {
+    /// How long after its last report a job that another node keeps running is run anew.
+    fn handover_timeout(&self) -> Duration {
+        Duration::from_millis(self.limits.handover_timeout_ms)
+    }
+}
 
 impl Lane {
     fn now_ms(&self) -> u64 {
