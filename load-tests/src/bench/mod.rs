@@ -4,6 +4,7 @@ pub mod jobs;
 pub mod path;
 #[cfg(feature = "peers")]
 mod peers;
+mod process;
 pub mod queued;
 mod raw;
 mod relay;

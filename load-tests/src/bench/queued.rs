@@ -12,8 +12,8 @@ use relay_log::kafka::{KafkaLog, KafkaSettings};
 use relay_log::port::{Log, NewRecord, TopicPartition};
 use relay_protocol::{JobId, partition, topics};
 
+use super::process::{Started, coordinator, node, start};
 use super::report::{Report, Row};
-use super::start::{Started, binary, start};
 use crate::broker::Broker;
 
 /// Jobs of one append.
@@ -93,25 +93,14 @@ async fn measure(arguments: &QueuedArguments, wait_for: WaitFor) -> anyhow::Resu
     let folder = tempfile::tempdir()?;
     let broker = Broker::start(&folder.path().join("kafka"))?;
     let coordinator = start(
-        binary("coordinator")?
-            .env("RELAY__LISTEN", "127.0.0.1:0")
-            .env("RELAY__KAFKA__BROKERS", &broker.bootstrap)
-            .env("RELAY__KAFKA__REPLICATION_FACTOR", "1")
-            .env("RELAY__KAFKA__MIN_IN_SYNC_REPLICAS", "1")
+        coordinator(&broker.bootstrap)?
             // Nobody listens there: its models are not to be had now.
             .env("RELAY__BACKENDS__STATIC", "http://127.0.0.1:1")
             .env("RELAY__TOPICS__LANE_PARTITIONS", arguments.partitions.to_string()),
     )?;
     let written = write(&broker.bootstrap, arguments, wait_for).await?;
-    let node = start(
-        binary("relay-node")?
-            .env("RELAY__LISTEN", "127.0.0.1:0")
-            .env("RELAY__NODE__NAME", "node-1")
-            .env("RELAY__KAFKA__BROKERS", &broker.bootstrap)
-            .env("RELAY__COORDINATOR__URL", &coordinator.url)
-            .env("RELAY__BUILTIN__SLOTS", "1")
-            .env("RELAY__STORE__FOLDER", folder.path().join("objects")),
-    )?;
+    let node =
+        start(node("node-1", &broker.bootstrap, &coordinator.url, folder.path())?.env("RELAY__BUILTIN__SLOTS", "1"))?;
     let watched = watch(&node, Duration::from_secs(arguments.seconds)).await?;
     Ok(Row {
         what: format!("{} jobs wait for {}", arguments.jobs, wait_for.name()),

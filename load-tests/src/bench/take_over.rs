@@ -9,8 +9,8 @@ use clap::Args;
 use rand::Rng as _;
 use serde_json::json;
 
+use super::process::{Started, binary, coordinator, node, start};
 use super::report::{Report, Row};
-use super::start::{Started, binary, start};
 use crate::broker::Broker;
 use crate::chaos::history::History;
 use crate::chaos::topic;
@@ -85,11 +85,7 @@ async fn measure(kind: Kind, arguments: &TakeOverArguments) -> anyhow::Result<Ro
         "2",
     ]))?;
     let coordinator = start(
-        binary("coordinator")?
-            .env("RELAY__LISTEN", "127.0.0.1:0")
-            .env("RELAY__KAFKA__BROKERS", &broker.bootstrap)
-            .env("RELAY__KAFKA__REPLICATION_FACTOR", "1")
-            .env("RELAY__KAFKA__MIN_IN_SYNC_REPLICAS", "1")
+        coordinator(&broker.bootstrap)?
             .env("RELAY__LEASES__RESTART_WAIT_MS", "0")
             .env("RELAY__BACKENDS__SLOTS_DEFAULT", "64")
             .env("RELAY__BACKENDS__STATIC", &simulator.url),
@@ -142,15 +138,8 @@ fn name(at: usize) -> String {
 
 fn launch(kind: Kind, at: usize, bootstrap: &str, coordinator: &str, folder: &Path) -> anyhow::Result<Started> {
     let is_static = matches!(kind, Kind::BackStatic);
-    start(
-        binary("relay-node")?
-            .env("RELAY__LISTEN", "127.0.0.1:0")
-            .env("RELAY__NODE__NAME", name(at))
-            .env("RELAY__KAFKA__BROKERS", bootstrap)
-            .env("RELAY__KAFKA__STATIC_MEMBERSHIP", is_static.to_string())
-            .env("RELAY__COORDINATOR__URL", coordinator)
-            .env("RELAY__STORE__FOLDER", folder.join("objects")),
-    )
+    let mut node = node(&name(at), bootstrap, coordinator, folder)?;
+    start(node.env("RELAY__KAFKA__STATIC_MEMBERSHIP", is_static.to_string()))
 }
 
 async fn keep_submitting(urls: Arc<Mutex<Vec<Option<String>>>>, per_second: f64) {

@@ -222,3 +222,16 @@ fn parse<T: serde::de::DeserializeOwned>(record: &LogRecord) -> T {
     let value = record.value.as_deref().unwrap_or_default();
     serde_json::from_slice(value).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(value)))
 }
+
+/// Two nodes on one log; the addresses of both.
+#[allow(dead_code, reason = "the tests of dead letters have one node")]
+pub(crate) async fn two_nodes(env: &[(&str, &str)]) -> (Cluster, Calls, [String; 2]) {
+    let (stage, calls) = Stage::new();
+    let cluster = Cluster::start(env, |options| {
+        options.builtin = Some(stage);
+        options.nodes = 2;
+    });
+    let cluster = cluster.await;
+    let addresses = [0, 1].map(|node: usize| cluster.standalone.nodes[node].addr.to_string());
+    (cluster, calls, addresses)
+}

@@ -1,8 +1,6 @@
 //! A session on the node that runs its job is told of events before it reads them from the log, but only of what is
 //! certain: while the fate of an append or of a commit is unknown, nothing that follows may overtake it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use relay_protocol::EventKind::{self, Accepted, Completed, Partial, Progress, Restarted, Retrying, Started};
 use relay_protocol::{Event, JobId};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::doubtful_log::{DoubtfulLog, Fate, Script};
 use crate::stage::{Calls, Running, Stage};
 use crate::tenants::entry;
-use crate::wire::{Wire, submit_of};
+use crate::wire::{Wire, new_id, submit_of};
 
 /// Jobs that are submitted at most until one of them is another node's.
 const JOBS_MAX: u64 = 100;
@@ -39,11 +37,6 @@ async fn start(script: &Script) -> (Cluster, Calls, Wire, JobId) {
     let job = new_id(&wire, 1);
     wire.submit(submit_of(1, job)).await;
     (cluster, calls, wire, job)
-}
-
-fn new_id(wire: &Wire, random: u64) -> JobId {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    JobId::new(now, wire.welcome.reply_partition, random)
 }
 
 /// What was written about a job after its receipt: each event once, in order.

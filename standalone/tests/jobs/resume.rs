@@ -1,7 +1,6 @@
 //! A session that breaks off on one node and goes on at another: no event is missed, none comes twice.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use relay_protocol::EventKind::{Accepted, Cancelled, Completed, Started};
 use relay_protocol::session::{CancelV1, NoticeV1, ResumeV1, ResumedV1};
@@ -9,27 +8,10 @@ use relay_protocol::{Event, JobId};
 use serde_json::json;
 
 use crate::api::{expect_sound, kinds};
-use crate::cluster::Cluster;
-use crate::stage::{Calls, Stage};
+use crate::cluster::{Cluster, two_nodes};
+use crate::stage::Stage;
 use crate::tenants::entry;
-use crate::wire::{Wire, submit_of};
-
-/// Two nodes; the addresses of both.
-async fn two_nodes(env: &[(&str, &str)]) -> (Cluster, Calls, [String; 2]) {
-    let (stage, calls) = Stage::new();
-    let cluster = Cluster::start(env, |options| {
-        options.builtin = Some(stage);
-        options.nodes = 2;
-    });
-    let cluster = cluster.await;
-    let addresses = [0, 1].map(|node: usize| cluster.standalone.nodes[node].addr.to_string());
-    (cluster, calls, addresses)
-}
-
-fn new_id(wire: &Wire, random: u64) -> JobId {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    JobId::new(now, wire.welcome.reply_partition, random)
-}
+use crate::wire::{Wire, new_id, submit_of};
 
 /// Resumes these jobs of an earlier session at this node.
 async fn resume(address: &str, token: Option<&str>, resume_token: &str, jobs: Vec<(JobId, u64)>) -> Wire {

@@ -3,7 +3,7 @@
 #[path = "../support/submit.rs"]
 mod submit;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -27,6 +27,12 @@ pub(crate) struct Wire {
     socket: WebSocketStream<TcpStream>,
     /// How the node welcomed it.
     pub(crate) welcome: WelcomeV1,
+}
+
+/// An id for a job whose events lie in the reply partition of this session.
+pub(crate) fn new_id(wire: &Wire, random: u64) -> JobId {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    JobId::new(now, wire.welcome.reply_partition, random)
 }
 
 impl Wire {

@@ -11,9 +11,8 @@ use relay_protocol::session::{AcceptedV1, EventV1, NoticeV1, ResumeV1, ResumedV1
 use relay_protocol::{Event, JobId, Message, topics};
 use tokio::time::Instant;
 
-use crate::cluster::records;
-use crate::wire::{Wire, submit_of};
-use crate::{new_id, two_nodes};
+use crate::cluster::{records, two_nodes};
+use crate::wire::{Wire, new_id, submit_of};
 
 /// Clients, and jobs: one each.
 const CLIENTS: u64 = 1_000;

@@ -6,8 +6,8 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::cluster::two_nodes;
 use crate::told::{delete_before, wait_view};
-use crate::two_nodes;
 
 async fn answer(api: &Api, job_id: &str, after: Option<u64>) -> Response {
     let mut request = api.request(Method::GET, &format!("/v1/jobs/{job_id}/events"));

@@ -11,10 +11,9 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::api::kinds;
-use crate::cluster::{Cluster, PATIENCE, records};
+use crate::cluster::{Cluster, PATIENCE, records, two_nodes};
 use crate::stage::Calls;
-use crate::wire::{Wire, submit_of};
-use crate::{new_id, two_nodes};
+use crate::wire::{Wire, new_id, submit_of};
 
 /// A job that has completed: its events after the receipt.
 async fn completed(wire: &mut Wire, calls: &Calls, number: u64) -> (JobId, [Event; 2]) {
