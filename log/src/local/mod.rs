@@ -7,6 +7,7 @@ pub mod core;
 #[cfg(test)]
 mod local_test;
 mod member;
+pub mod places;
 mod reader;
 mod record;
 mod space;

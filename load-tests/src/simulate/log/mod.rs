@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use relay_log::local::core::{Core, Fetched, Kept, Write};
+use relay_log::local::places::Places;
 use relay_log::port::{
     Committed, JoinSpec, Log, LogError, LogReader, LogRecord, Member, NewRecord, Start, TopicPartition, TopicSpec,
     TopicState, Watermarks,
@@ -332,7 +333,7 @@ impl Log for SimLog {
     }
 
     async fn read(&self, starts: Vec<(TopicPartition, Start)>) -> Result<Box<dyn LogReader>, LogError> {
-        let opened = self.ask(Op::Open, |core| reader::open(core, &starts)).await??;
+        let opened = self.ask(Op::Open, |core| Places::open(core, &starts)).await??;
         Ok(Box::new(SimReader::new(self.engine.clone(), self.gate.clone(), opened)))
     }
 
