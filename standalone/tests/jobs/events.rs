@@ -52,13 +52,17 @@ async fn a_stream_goes_on_after_the_last_event_id() {
     for (at, event) in before.iter().enumerate() {
         assert_eq!(api.events(&job, Some(event.seq)).await.rest().await, whole[at + 1..], "after {:?}", event.event);
     }
-    // Nothing is left to come: no stream that stays open for ever, and a browser must not ask again.
-    for past_the_end in [ended.seq, ended.seq + 1] {
+    let resume = async |after_seq: u64| {
         let request = api.request(Method::GET, &format!("/v1/jobs/{job}/events"));
-        let request = request.header("Last-Event-ID", past_the_end.to_string());
+        let request = request.header("Last-Event-ID", after_seq.to_string());
         let response = tokio::time::timeout(PATIENCE, request.send()).await.expect("an answer in time").unwrap();
-        assert_eq!((response.status().as_u16(), response.text().await.unwrap().as_str()), (204, ""));
-    }
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    // Nothing is left to come: no stream that stays open for ever, and a browser must not ask again.
+    assert_eq!(resume(ended.seq).await, (204, String::new()));
+    // Who was told of a later attempt has not heard of the end yet.
+    let rest = api.events(&job, Some(ended.seq + 1)).await.rest().await;
+    assert_eq!(rest, std::slice::from_ref(ended));
     cluster.stop().await;
 }
 
