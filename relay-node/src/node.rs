@@ -18,7 +18,7 @@ use relay_runtime::metrics::Metrics;
 use relay_runtime::ops_http::{Readiness, STARTING};
 use relay_runtime::random::{Random, SystemRandom};
 use relay_runtime::shutdown::Drain;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
@@ -47,6 +47,7 @@ use crate::job::aside;
 use crate::job::claim_check::{Cache, ClaimCheck, StoreError, Sweeper, keep_swept};
 use crate::job::retry::Tiers;
 use crate::job::run::RunContext;
+use crate::job::suspicion::SuspectPlace;
 use crate::job::url_input::{Networks, UrlInputs, UrlRules};
 use crate::settings::{InputSettings, Settings};
 use crate::state::{NodeState, Online};
@@ -315,7 +316,7 @@ async fn connect(
         served: OnceLock::new(),
     });
     let mut served = HashMap::new();
-    let suspects = Arc::new(Semaphore::new(1));
+    let suspects = Arc::new(SuspectPlace::default());
     for lane in &settings.lanes.names {
         served.insert(lane.clone(), serve_lane(state, &online, &events, lane, dead_letters, &suspects).await?);
     }
@@ -371,7 +372,7 @@ async fn serve_lane(
     events: &EventRecords,
     lane: &str,
     dead_letter_partitions: u32,
-    suspects: &Arc<Semaphore>,
+    suspects: &Arc<SuspectPlace>,
 ) -> anyhow::Result<LaneHandle> {
     let settings = &state.settings;
     let group = group_of(lane);

@@ -201,8 +201,8 @@ impl Settings {
         if self.dedup.window_h == 0 || self.dedup.entries_max == 0 {
             return wrong("dedup.window_h", "and dedup.entries_max must be at least 1");
         }
-        if self.poison.suspect_after == 0 || self.poison.crashes_max == 0 {
-            return wrong("poison.suspect_after", "and poison.crashes_max must be at least 1");
+        if self.poison.suspect_after == 0 || self.poison.crashes_max == 0 || self.poison.turns_ms == 0 {
+            return wrong("poison.suspect_after", "poison.crashes_max and poison.turns_ms must be at least 1");
         }
         if self.retry.attempts_max == 0 || self.retry.attempts_max > relay_protocol::limits::ATTEMPTS_MAX {
             return wrong("retry.attempts_max", "must be 1 to 16");

@@ -1,7 +1,9 @@
-//! A job that kills whatever node runs it, among seven that do not: it ends as dead letter, the others complete, each once.
+//! A job that kills whatever node runs it, among seven that do not: it ends as dead letter, the others complete, each once. Jobs
+//! that take long and kill nobody are not held up by each other for their whole time.
 
 use std::io::Write as _;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
@@ -15,12 +17,17 @@ const JOBS: usize = 8;
 const KILLER: usize = 3;
 /// Crashes that it is charged with until it is not run again.
 const CRASHES_MAX: usize = 3;
+/// Longer than the tests: no suspect makes room.
+const NO_TURNS_MS: u32 = 600_000;
+/// Longest wait for suspects to make room.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-fn node(cluster: &Cluster) -> anyhow::Result<Process> {
+/// A node on which a suspect makes room for the next after `turns_ms`, over the number of suspects.
+fn node(cluster: &Cluster, turns_ms: u32) -> anyhow::Result<Process> {
     let mut command = node_command("node-1", &cluster.bootstrap, &cluster.folder().join("objects"))?;
     command
         .env("RELAY__COORDINATOR__URL", &cluster.coordinator.url)
-        .env("RELAY__POISON__SUSPECT_AFTER", "1")
+        .env("RELAY__POISON__TURNS_MS", turns_ms.to_string())
         .env("RELAY__POISON__CRASHES_MAX", CRASHES_MAX.to_string());
     Process::start(&mut command)
 }
@@ -49,7 +56,7 @@ fn a_job_that_kills_its_node_ends_as_dead_letter_and_the_others_complete_once() 
     let backend = SlowBackend::start()?;
     let url = format!("{};slots=16", backend.url);
     let mut cluster = Cluster::start(0, &[&url])?;
-    cluster.nodes.push(node(&cluster)?);
+    cluster.nodes.push(node(&cluster, NO_TURNS_MS)?);
     let text = |number| if number == KILLER { NEVER.to_owned() } else { format!("harmless {number}") };
     let first = cluster.nodes[0].url.clone();
     let jobs = (0..JOBS).map(|number| submit(&first, &text(number))).collect::<anyhow::Result<Vec<_>>>()?;
@@ -58,7 +65,7 @@ fn a_job_that_kills_its_node_ends_as_dead_letter_and_the_others_complete_once() 
     backend.answer();
 
     for crash in 1..=CRASHES_MAX {
-        cluster.nodes[0] = node(&cluster)?;
+        cluster.nodes[0] = node(&cluster, NO_TURNS_MS)?;
         let beside = backend.wait_for_held(1 + crash)?;
         assert_eq!(beside, 0, "another suspect runs beside it");
         // An ordinary job is not held up by it.
@@ -66,7 +73,7 @@ fn a_job_that_kills_its_node_ends_as_dead_letter_and_the_others_complete_once() 
         assert_eq!(kinds(&events(&cluster.nodes[0].url, &ordinary)?), ["accepted", "started", "completed"]);
         cluster.nodes[0].kill_9()?;
     }
-    cluster.nodes[0] = node(&cluster)?;
+    cluster.nodes[0] = node(&cluster, NO_TURNS_MS)?;
     let url = cluster.nodes[0].url.clone();
     for (number, job) in jobs.iter().enumerate() {
         let seen = events(&url, job)?;
@@ -92,5 +99,35 @@ fn a_job_that_kills_its_node_ends_as_dead_letter_and_the_others_complete_once() 
         .output()?;
     assert!(redriven.status.success(), "{redriven:?}");
     backend.wait_for_held(2 + CRASHES_MAX)?;
+    Ok(())
+}
+
+#[test]
+fn suspects_that_live_on_make_room_for_the_next_and_are_charged_with_nothing() -> anyhow::Result<()> {
+    const LONG: usize = 3;
+    relay_runtime::tls::install_provider();
+    let backend = SlowBackend::start()?;
+    let url = format!("{};slots=16", backend.url);
+    let mut cluster = Cluster::start(0, &[&url])?;
+    cluster.nodes.push(node(&cluster, 1_000)?);
+    let url = cluster.nodes[0].url.clone();
+    for _ in 0..LONG {
+        submit(&url, NEVER)?;
+    }
+    backend.wait_for_held(LONG)?;
+    // More crashes than a job may be charged with: it runs again after each.
+    for life in 2..CRASHES_MAX + 3 {
+        cluster.nodes[0].kill_9()?;
+        // Turns grow with the crashes; the test's time need not.
+        let turns_ms = 1_000 / 4_u32.pow(u32::try_from(life)? - 2);
+        cluster.nodes[0] = node(&cluster, turns_ms)?;
+        backend.wait_for_held(life * LONG)?;
+        let url = &cluster.nodes[0].url;
+        let began = Instant::now();
+        while metric(url, r#"relay_suspects_made_room_total{lane="default"}"#)? < LONG as f64 {
+            ensure!(began.elapsed() < PATIENCE, "they hold each other up in life {life}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
     Ok(())
 }

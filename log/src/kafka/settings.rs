@@ -66,7 +66,7 @@ impl Default for KafkaSettings {
             leave_timeout_ms: 5_000,
             fetch_wait_max_ms: 100,
             reader_fetch_wait_max_ms: 50,
-            read_buffer_bytes_max: 4 << 20,
+            read_buffer_bytes_max: 1 << 20,
             append_buffer_bytes_max: 64 << 20,
             replication_factor: 3,
             min_in_sync_replicas: 2,

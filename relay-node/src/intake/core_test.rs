@@ -28,7 +28,7 @@ const LIMITS: LaneLimits = LaneLimits {
     set_aside_max: 100,
     tiers: TIERS,
     handover_timeout_ms: 10 * STEP_MS,
-    poison: PoisonLimits { suspect_after: 1, crashes_max: 2 },
+    poison: PoisonLimits { suspect_after: 1, crashes_max: 2, turns_ms: 1_000 },
 };
 /// Nothing is set aside.
 const SHARES: Shares = Shares { tenant_jobs_max: usize::MAX, model_jobs_max: usize::MAX };
@@ -54,6 +54,8 @@ enum Step {
     Read(u32),
     ControlRead(u32),
     DedupRead(u32),
+    /// The suspect that runs makes room, if another one waits.
+    MakeRoom,
     /// The n-th running job ends.
     End(usize),
     /// A run that was abandoned ends all the same, the n-th of them.
@@ -90,6 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => partition.clone().prop_map(Step::ControlRead),
         2 => partition.clone().prop_map(Step::DedupRead),
         6 => any::<usize>().prop_map(Step::End),
+        2 => Just(Step::MakeRoom),
         2 => any::<usize>().prop_map(Step::EndLate),
         4 => Just(Step::Gathered),
         5 => (prop::bool::weighted(0.8), prop::bool::weighted(0.3))
@@ -233,6 +236,7 @@ impl World {
                     self.end(key);
                 }
             }
+            Step::MakeRoom => self.make_room(),
             Step::EndLate(index) => {
                 if let Some(index) = index.checked_rem(self.abandoned.len()) {
                     let (key, epoch) = self.abandoned.swap_remove(index);
@@ -272,6 +276,21 @@ impl World {
             }
             Step::Crash => self.crash(),
         }
+    }
+
+    fn make_room(&mut self) {
+        let Some((key, turn_ms)) = self.core.suspect_in_the_way(false) else { return };
+        let beside = self.running.keys().any(|other| *other != key && self.is_suspect(*other));
+        assert!(self.suspects.contains(&key), "{key:?} made room before");
+        assert!(self.core.suspects() > 0 || beside, "{key:?} is in nobody's way");
+        assert!(turn_ms > 0);
+        self.begun.insert(key, false);
+        let jobs = vec![StartedJob { offset: key.1, attempt: self.attempts[&key], alone: false }];
+        let started = StartedJobs { node: "node".to_owned(), incarnation: self.incarnation, jobs };
+        self.control.push((key.0, ControlRecord::Started(started)));
+        self.suspects.remove(&key);
+        let effects = self.core.made_room(key, self.owned[&key.0].epoch, self.now_ms);
+        self.carry_out(effects);
     }
 
     fn tick(&mut self) {

@@ -3,12 +3,16 @@
 //!
 //! A life of a node that began an attempt of an unfinished job and is not the one that reads this has died with it, unless it
 //! said that it gave the job up. Every job that such a life ran is a suspect. A suspect runs as the only one on its node, and its
-//! attempt says so; if that life dies too, the job alone is charged with the crash.
+//! attempt says so; if that life dies too, the job alone is charged with the crash. One that lived on through its turn says that it is
+//! the only one no more, and the next begins beside it.
 
 use std::collections::HashMap;
 
 use relay_protocol::record::StartedJob;
 use serde::Deserialize;
+
+/// How many times as long as before a suspect is the only one after one more crash.
+const TURN_GROWTH: u64 = 4;
 
 /// Section `[poison]`: what is done about jobs that nodes do not survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -18,6 +22,19 @@ pub struct PoisonLimits {
     pub suspect_after: u32,
     /// Crashes that it was charged with, at which it is not run again.
     pub crashes_max: u32,
+    /// Milliseconds within which all suspects of one crash have begun again: each is the only one for its part of them, and
+    /// four times as long after each further crash.
+    pub turns_ms: u64,
+}
+
+impl PoisonLimits {
+    /// How long a suspect with these crashes, one of `suspects`, runs as the only one while others wait, in milliseconds: in
+    /// the end longer than whatever time it takes to kill its node.
+    pub fn turn_ms(&self, crashes: Crashes, suspects: usize) -> u64 {
+        let further = crashes.seen.saturating_sub(self.suspect_after);
+        let part = (self.turns_ms / suspects.max(1) as u64).max(1);
+        part.saturating_mul(TURN_GROWTH.saturating_pow(further))
+    }
 }
 
 /// The crashes that a job was part of.

@@ -77,7 +77,7 @@ proptest! {
 
 #[test]
 fn eight_jobs_of_which_one_kills_end_in_one_charged_with_all() {
-    let limits = PoisonLimits { suspect_after: 1, crashes_max: 3 };
+    let limits = PoisonLimits { suspect_after: 1, crashes_max: 3, turns_ms: 1_000 };
     let mut earlier = Earlier::default();
     (0..8).for_each(|offset| start(&mut earlier, 1, offset, 1, false));
     // One after the other runs alone; the others end, the killer does not.
@@ -91,6 +91,29 @@ fn eight_jobs_of_which_one_kills_end_in_one_charged_with_all() {
     assert_eq!(innocent, Crashes { seen: 1, charged: 0 });
     assert_eq!(innocent.verdict(&limits), Verdict::Suspect);
     assert_eq!(innocent.verdict(&PoisonLimits { suspect_after: 2, ..limits }), Verdict::Ordinary);
+}
+
+#[test]
+fn all_of_one_crash_begin_again_in_time_and_who_kills_slowly_is_alone_in_the_end() {
+    let limits = PoisonLimits { suspect_after: 1, crashes_max: 3, turns_ms: 1_000 };
+    let turn = |seen, suspects| limits.turn_ms(Crashes { seen, charged: 0 }, suspects);
+    assert_eq!([turn(1, 1), turn(1, 8), turn(1, 5_000)], [1_000, 125, 1]);
+    assert_eq!([turn(2, 8), turn(3, 8), turn(4, 8)], [500, 2_000, 8_000]);
+    let of_others = PoisonLimits { suspect_after: 2, ..limits };
+    assert_eq!(of_others.turn_ms(Crashes { seen: 2, charged: 0 }, 8), 125);
+    assert!(turn(13, 8) > 24 * 60 * 60 * 1_000, "a day's work is not cut into for ever");
+    assert_eq!(turn(u32::MAX, 1), u64::MAX);
+}
+
+#[test]
+fn a_suspect_that_made_room_is_charged_with_nothing_and_the_next_one_is() {
+    let mut earlier = Earlier::default();
+    [4, 5].iter().for_each(|offset| start(&mut earlier, 1, *offset, 1, false));
+    start(&mut earlier, 2, 4, 2, true);
+    start(&mut earlier, 2, 4, 2, false);
+    start(&mut earlier, 2, 5, 2, true);
+    assert_eq!(earlier.take(4, &me(3)), Some((2, Crashes { seen: 2, charged: 0 })));
+    assert_eq!(earlier.take(5, &me(3)), Some((2, Crashes { seen: 2, charged: 1 })));
 }
 
 #[test]

@@ -32,7 +32,7 @@ const LIMITS: LaneLimits = LaneLimits {
     shares: Shares { tenant_jobs_max: usize::MAX, model_jobs_max: usize::MAX },
     set_aside_max: 100,
     tiers: Tiers::new([u64::MAX; 5]),
-    poison: PoisonLimits { suspect_after: u32::MAX, crashes_max: u32::MAX },
+    poison: PoisonLimits { suspect_after: u32::MAX, crashes_max: u32::MAX, turns_ms: 1_000 },
     handover_timeout_ms: TIMEOUT_MS,
 };
 /// The run of the job at this offset is never at a backend when its partition is taken.

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::suspicion::Suspicion;
 
 /// Shared by a lane and one run.
 #[derive(Debug, Default)]
@@ -12,6 +15,8 @@ pub struct RunLink {
     /// The attempt that a backend works on, or worked on if the run is about to end; 0: none.
     attempt: AtomicU32,
     is_kept: AtomicBool,
+    /// Its part in the one place of suspects.
+    pub suspicion: Suspicion,
 }
 
 impl RunLink {
@@ -33,6 +38,7 @@ impl RunLink {
     /// A backend is about to be called.
     pub(super) fn began(&self, attempt: u32) {
         self.attempt.store(attempt, Ordering::SeqCst);
+        self.suspicion.began(attempt, Instant::now());
     }
 
     /// The attempt failed, and the run waits for its next.

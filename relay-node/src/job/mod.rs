@@ -16,6 +16,7 @@ pub mod outcome;
 pub mod poison;
 pub mod retry;
 pub mod run;
+pub mod suspicion;
 pub mod url_input;
 
 #[cfg(test)]

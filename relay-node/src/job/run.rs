@@ -14,7 +14,7 @@ use relay_runtime::clock::Clock;
 use relay_runtime::random::Random;
 use relay_runtime::telemetry::{EXPORT_ONLY, span_with_parent, traceparent_of};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -31,6 +31,7 @@ use super::media::Media;
 use super::outcome::{Ended, Outcome};
 use super::poison::poison;
 use super::retry::{self, Next, RetrySettings};
+use super::suspicion::SuspectPlace;
 use super::url_input::UrlInputs;
 use crate::audit::Audit;
 use crate::backend::pool::{Pool, Slot};
@@ -79,7 +80,7 @@ pub struct RunContext {
     /// How attempts are repeated.
     pub retry: RetrySettings,
     /// The one place of suspects on this node, whatever their lane.
-    pub suspects: Arc<Semaphore>,
+    pub suspects: Arc<SuspectPlace>,
 }
 
 /// How long a job that runs may find no backend that could take it, before it is parked, beside a first look at once.
@@ -176,10 +177,11 @@ impl<'a> Run<'a> {
         if self.job.verdict == Verdict::Poison {
             return Ok(Outcome::DeadLettered(poison(self.job.crashes)));
         }
-        let _only = match self.job.verdict {
-            Verdict::Suspect => self.context.suspects.acquire().await.ok(),
-            _ => None,
-        };
+        if self.job.verdict == Verdict::Suspect
+            && let Some(place) = self.context.suspects.enter().await
+        {
+            self.link.suspicion.enter(place);
+        }
         self.attempts().await
     }
 
@@ -282,8 +284,8 @@ impl<'a> Run<'a> {
     }
 
     async fn register(&self, backend: &str) -> Result<(), JobError> {
-        let alone = self.job.verdict == Verdict::Suspect;
-        let job = StartedJob { offset: self.job.place.offset, attempt: self.attempt, alone };
+        let (offset, attempt, alone) = (self.job.place.offset, self.attempt, self.link.suspicion.is_alone());
+        let job = StartedJob { offset, attempt, alone };
         let (partition, accepted_at) = (self.job.at.partition, self.job.place.accepted_at);
         // A log that takes nothing now, as with a full disk, is not the job's fault: that is no attempt. It may have taken the
         // events all the same, so that they must not change.

@@ -158,8 +158,7 @@ pub struct Core<P> {
     /// The life of the node that this is.
     life: Life,
     room: Rooms<Delivered>,
-    /// The suspect that runs.
-    suspect: Option<Key>,
+    suspects: poison::Turns,
     running: BTreeMap<Key, JobId>,
     running_jobs: HashMap<JobId, (Key, String)>,
     finished: Vec<(Key, u64, P)>,
@@ -180,7 +179,7 @@ impl<P: Ends> Core<P> {
             partitions: BTreeMap::new(),
             life: Life { node: String::new(), incarnation: 0 },
             room: Rooms::new(limits.weights),
-            suspect: None,
+            suspects: poison::Turns::default(),
             running: BTreeMap::new(),
             running_jobs: HashMap::new(),
             finished: Vec::new(),

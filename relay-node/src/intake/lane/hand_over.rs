@@ -264,6 +264,9 @@ impl Handler<Announced> for Lane {
     type Result = ();
 
     fn handle(&mut self, Announced(partition, epoch, sent_ms): Announced, ctx: &mut Self::Context) {
+        // An announced run counts for no crash here any more.
+        let kept = self.kept.iter().filter(|((of, _, under), _)| (*of, *under) == (partition, epoch));
+        kept.for_each(|(_, running)| running.link.suspicion.left());
         let effects = self.core.announced(partition, epoch, sent_ms);
         self.carry_out(effects, ctx);
     }

@@ -35,6 +35,7 @@ mod deliver;
 mod hand_over;
 mod handlers;
 mod settle;
+mod suspects;
 
 /// How often deadlines and `not_before` times of waiting jobs are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -231,6 +232,7 @@ impl Actor for Lane {
         ctx.run_interval(TICK, |lane, ctx| {
             let effects = lane.core.tick(lane.now_ms());
             lane.carry_out(effects, ctx);
+            lane.make_room(ctx);
             lane.call_back(ctx);
             lane.show();
         });

@@ -1,0 +1,52 @@
+//! Suspects whose turn is over make room for those that wait.
+
+use std::time::Duration;
+
+use actix::{AsyncContext, Context, Handler, Message};
+use relay_log::port::LogError;
+use relay_protocol::record::StartedJob;
+use tokio::time::Instant;
+
+use super::{Key, Lane, tell};
+
+/// Wait before it is written again that a suspect is not the only one, if the log did not take it.
+const WRITE_RETRY: Duration = Duration::from_millis(500);
+
+/// A suspect that runs under an epoch is not the only one any more, durably.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct MadeRoom(Key, u64);
+
+impl Lane {
+    /// Lets the suspect that runs make room, if others wait for it and its turn is over.
+    pub(super) fn make_room(&mut self, ctx: &Context<Self>) {
+        let wanted = self.context.suspects.is_wanted();
+        let Some((key, turn_ms)) = self.core.suspect_in_the_way(wanted) else { return };
+        let Some(running) = self.runs.get(&key) else { return };
+        let turn = Duration::from_millis(turn_ms);
+        let Some(attempt) = running.link.suspicion.leave_after(turn, Instant::now()) else { return };
+        metrics::counter!("relay_suspects_made_room_total", "lane" => self.settings.lane.clone()).increment(1);
+        let (link, epoch, starts, addr) =
+            (running.link.clone(), running.epoch, self.context.starts.clone(), ctx.address());
+        let job = StartedJob { offset: key.1, attempt, alone: false };
+        actix::spawn(async move {
+            while let Err(error) = starts.register(key.0, job, 0, Vec::new()).await {
+                if !matches!(error, LogError::Unavailable(_)) {
+                    return;
+                }
+                tokio::time::sleep(WRITE_RETRY).await;
+            }
+            link.suspicion.left();
+            tell(&addr, MadeRoom(key, epoch)).await;
+        });
+    }
+}
+
+impl Handler<MadeRoom> for Lane {
+    type Result = ();
+
+    fn handle(&mut self, MadeRoom(key, epoch): MadeRoom, ctx: &mut Self::Context) {
+        let effects = self.core.made_room(key, epoch, self.now_ms());
+        self.carry_out(effects, ctx);
+    }
+}

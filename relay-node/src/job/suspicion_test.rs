@@ -1,0 +1,48 @@
+//! Turns of suspects on one node.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+
+use super::*;
+
+const TURN: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn a_suspect_makes_room_once_and_after_its_turn() {
+    let place = SuspectPlace::default();
+    let (first, second) = (Suspicion::default(), Suspicion::default());
+    first.enter(place.enter().await.unwrap());
+    assert!(!place.is_wanted());
+    let mut waits = Box::pin(place.enter());
+    assert!(waits.as_mut().now_or_never().is_none());
+    assert!(place.is_wanted());
+    let began = Instant::now();
+    let at = |ms| began + Duration::from_millis(ms);
+    assert_eq!(first.leave_after(TURN, at(9_000)), None, "no attempt began yet");
+    first.began(3, began);
+    // Another attempt does not begin its turn anew.
+    first.began(4, at(1_000));
+    assert_eq!(first.leave_after(TURN, at(1_999)), None);
+    assert!(first.is_alone());
+    assert_eq!(first.leave_after(TURN, at(2_000)), Some(3));
+    assert!(!first.is_alone(), "an attempt that begins now is not alone");
+    assert_eq!(first.leave_after(TURN, at(9_000)), None, "once");
+    assert!(waits.as_mut().now_or_never().is_none(), "not before it is written");
+    first.left();
+    second.enter(waits.as_mut().now_or_never().flatten().unwrap());
+    assert!(second.is_alone() && !first.is_alone() && !place.is_wanted());
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_leaves_the_place_and_wants_none() {
+    let place = SuspectPlace::default();
+    let run = Suspicion::default();
+    run.enter(place.enter().await.unwrap());
+    let mut waits = Box::pin(place.enter());
+    assert!(waits.as_mut().now_or_never().is_none());
+    drop(waits);
+    assert!(!place.is_wanted());
+    drop(run);
+    assert!(place.enter().now_or_never().flatten().is_some());
+}
