@@ -170,7 +170,10 @@ fn welcome(
         durable_from,
         revocable_from,
     };
-    let resume_token = node.resume_tokens.make(&identity, &token);
+    let resume_token = node
+        .resume_tokens
+        .make(&identity, &token)
+        .map_err(|error| JobError::new(ErrorCode::Internal, format!("{error:#}")))?;
     Ok((
         identity,
         WelcomeV1 {
