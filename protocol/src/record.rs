@@ -325,6 +325,9 @@ pub struct AttemptFailure {
     pub at: u64,
     /// Why it failed.
     pub error: JobError,
+    /// How long the backend worked on it, in milliseconds, where its own node tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_ms: Option<u64>,
 }
 
 /// One entry of the audit trail; a record of the audit topic is a JSON list of them, all from one writer, in order.

@@ -204,6 +204,9 @@ impl Settings {
         if self.poison.suspect_after == 0 || self.poison.crashes_max == 0 || self.poison.turns_ms == 0 {
             return wrong("poison.suspect_after", "poison.crashes_max and poison.turns_ms must be at least 1");
         }
+        if self.retry.backend_s_max == 0 {
+            return wrong("retry.backend_s_max", "must be at least 1");
+        }
         if self.retry.attempts_max == 0 || self.retry.attempts_max > relay_protocol::limits::ATTEMPTS_MAX {
             return wrong("retry.attempts_max", "must be 1 to 16");
         }

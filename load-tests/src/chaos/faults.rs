@@ -206,8 +206,8 @@ impl Injector {
     fn note_ended(&mut self) -> anyhow::Result<()> {
         let ended_alone = &mut self.ended_alone;
         for process in self.fleet.all() {
-            if process.revive()? {
-                ended_alone.push(process.name().to_owned());
+            if let Some(how) = process.revive()? {
+                ended_alone.push(format!("{} ({how})", process.name()));
             }
         }
         ensure!(ended_alone.len() < 100, "processes end all the time: {ended_alone:?}");

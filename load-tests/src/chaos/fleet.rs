@@ -84,16 +84,16 @@ impl Process {
         self.child.as_ref().map_or(Ok(()), signal::thaw)
     }
 
-    /// Starts it again if it ended by itself.
-    pub(super) fn revive(&mut self) -> anyhow::Result<bool> {
-        let ended = match self.child.as_mut() {
-            Some(child) => child.try_wait()?.is_some(),
-            None => true,
+    /// Starts it again if it ended by itself; says how it ended.
+    pub(super) fn revive(&mut self) -> anyhow::Result<Option<String>> {
+        let how = match self.child.as_mut() {
+            Some(child) => child.try_wait()?.map(|status| status.to_string()),
+            None => Some("never started".to_owned()),
         };
-        if ended {
+        if how.is_some() {
             self.launch()?;
         }
-        Ok(ended)
+        Ok(how)
     }
 
     pub(super) async fn wait_until_ready(&self) -> anyhow::Result<()> {

@@ -77,10 +77,12 @@ pub(super) struct Failure {
     pub(super) backend: Option<String>,
     pub(super) error: JobError,
     pub(super) retry_after: Option<Duration>,
+    /// How long the backend worked on it.
+    pub(super) took: Duration,
 }
 
 impl Failure {
     pub(super) fn before_backend(error: JobError) -> Self {
-        Self { backend: None, error, retry_after: None }
+        Self { backend: None, error, retry_after: None, took: Duration::ZERO }
     }
 }

@@ -26,7 +26,13 @@ pub fn whole(own: Vec<AttemptFailure>, past: &[Event]) -> Vec<AttemptFailure> {
     for event in past {
         if let (EventKind::Retrying, Some(error)) = (event.event, &event.error) {
             let backend = all.get(&event.attempt).and_then(|attempt: &AttemptFailure| attempt.backend.clone());
-            let failure = AttemptFailure { attempt: event.attempt, backend, at: event.at, error: error.clone() };
+            let failure = AttemptFailure {
+                attempt: event.attempt,
+                backend,
+                at: event.at,
+                error: error.clone(),
+                backend_ms: None,
+            };
             all.insert(event.attempt, failure);
         }
     }
@@ -54,6 +60,7 @@ fn lost(started: &Event) -> AttemptFailure {
         backend: started.backend.clone(),
         at: started.at,
         error: JobError::new(ErrorCode::AttemptLost, message),
+        backend_ms: None,
     }
 }
 
@@ -74,7 +81,7 @@ mod tests {
 
     fn failure(attempt: u32) -> AttemptFailure {
         let error = JobError::new(ErrorCode::BackendFailed, "no answer");
-        AttemptFailure { attempt, backend: Some("mine".to_owned()), at: 99, error }
+        AttemptFailure { attempt, backend: Some("mine".to_owned()), at: 99, error, backend_ms: None }
     }
 
     #[test]

@@ -68,7 +68,13 @@ fn records_that_cannot_be_written_again_are_refused_and_their_letters_fit() {
 fn a_letter_with_very_many_long_errors_fits_and_keeps_the_newest() {
     let job = Delivered::read("default", record(job_of(RECORD_BYTES_MAX), 30_000, 100_000), 1).expect("a job");
     let error = || JobError::new(ErrorCode::BackendFailed, "e".repeat(ERROR_MESSAGE_BYTES_MAX));
-    let failure = |attempt| AttemptFailure { attempt, backend: Some("b".repeat(200)), at: 5, error: error() };
+    let failure = |attempt| AttemptFailure {
+        attempt,
+        backend: Some("b".repeat(200)),
+        at: 5,
+        error: error(),
+        backend_ms: Some(7),
+    };
     let ended = Ended {
         outcome: Outcome::DeadLettered(error()),
         attempt: 64,

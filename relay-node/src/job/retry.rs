@@ -11,6 +11,9 @@ use serde::Deserialize;
 pub struct RetrySettings {
     /// Attempts of one job, the first included, unless the job itself says how many.
     pub attempts_max: u32,
+    /// Seconds that backends may spend on the failed attempts of one job; after that it is not tried again. Attempts that were lost with
+    /// their node are not counted.
+    pub backend_s_max: u64,
     /// Wait before the second attempt, in milliseconds; doubles with each further one.
     pub delay_ms: u64,
     /// Longest wait, in milliseconds.
@@ -56,30 +59,44 @@ pub enum Next {
     Tier(usize, u64),
     /// No more: the attempts are used up.
     Exhausted,
+    /// No more: backends spent too long on it.
+    TooCostly,
     /// No more: the deadline comes before the next attempt could begin.
     TooLate,
 }
 
-/// What follows failed attempt number `attempt` of at most `attempts_max`, at `now_ms`; `random` is 64 uniform bits.
+/// What a job has used of what it may.
+#[derive(Debug, Clone, Copy)]
+pub struct Spent {
+    /// Number of the attempt that failed, from 1.
+    pub attempt: u32,
+    /// Attempts that the job may have.
+    pub attempts_max: u32,
+    /// How long backends worked on its failed attempts, in milliseconds.
+    pub backend_ms: u64,
+}
+
+/// What follows a failed attempt at `now_ms`; `random` is 64 uniform bits.
 ///
 /// Where another backend can do the job, and where the exponential delay is shorter than the first tier, the wait is at least half of the exponential delay, so that jobs that failed together do not come back together, and
 /// at least `retry_after` where the backend asked for it. Longer waits are a tier's, up to a quarter longer.
-#[expect(clippy::too_many_arguments, reason = "each decides")]
 pub fn next(
     settings: &RetrySettings,
     is_elsewhere: bool,
-    attempt: u32,
-    attempts_max: u32,
+    spent: Spent,
     retry_after: Option<Duration>,
     deadline_ms: Option<u64>,
     now_ms: u64,
     random: u64,
 ) -> Next {
-    if attempt >= attempts_max {
+    if spent.attempt >= spent.attempts_max {
         return Next::Exhausted;
     }
+    if spent.backend_ms >= settings.backend_s_max.saturating_mul(1_000) {
+        return Next::TooCostly;
+    }
     let (base, cap) = (Duration::from_millis(settings.delay_ms), Duration::from_millis(settings.delay_ms_max));
-    let delay = relay_runtime::backoff::retry_delay(attempt, base, cap);
+    let delay = relay_runtime::backoff::retry_delay(spent.attempt, base, cap);
     // What one backend asks for does not bind another.
     let asked = retry_after.filter(|_| !is_elsewhere).unwrap_or_default().min(cap);
     let tiers = Tiers(settings.tiers_ms);

@@ -15,13 +15,13 @@ use relay_runtime::random::Random;
 use relay_runtime::telemetry::{EXPORT_ONLY, span_with_parent, traceparent_of};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use super::aside::{Aside, PARKED, Side};
+use super::aside::PARKED;
 use super::attempt::{After, AttemptSpan, Failure, Stopped};
 pub use super::attempt::{Finish, Leaving};
-use super::attempts;
 use super::claim_check::{ClaimCheck, Named};
 use super::deadline;
 use super::delivered::Delivered;
@@ -30,7 +30,7 @@ use super::link::RunLink;
 use super::media::Media;
 use super::outcome::{Ended, Outcome};
 use super::poison::poison;
-use super::retry::{self, Next, RetrySettings};
+use super::retry::RetrySettings;
 use super::suspicion::SuspectPlace;
 use super::url_input::UrlInputs;
 use crate::audit::Audit;
@@ -42,6 +42,7 @@ use crate::events::write::EventRecords;
 use crate::intake::earlier::Verdict;
 use crate::intake::starts::Starts;
 
+mod follow;
 mod updates;
 
 /// Updates that may wait between a backend and the log; the backend's stream waits beyond.
@@ -242,12 +243,14 @@ impl<'a> Run<'a> {
         self.span.0.record("backend", slot.backend.name());
         self.register(slot.backend.name()).await.map_err(Failure::before_backend)?;
         self.pass("backend");
+        let began = Instant::now();
         let (output, partials) = self.call(&slot, media).await;
         self.last_partial_seq = partials.or(self.last_partial_seq);
         let output = output.map_err(|error| Failure {
             backend: Some(slot.backend.name().to_owned()),
             retry_after: error.retry_after(),
             error: error.to_job_error(),
+            took: began.elapsed(),
         })?;
         drop(slot.permit);
         self.pass("commit");
@@ -398,85 +401,6 @@ impl<'a> Run<'a> {
     ) -> Result<relay_protocol::StoredObject, JobError> {
         let path = format!("results/{}/{}-{what}", self.job.job_id, self.attempt);
         self.context.claims.put(&path, bytes, named).await.map_err(|error| error.to_job_error())
-    }
-
-    /// What is known of the job now that it waits at `side` until `due_ms`.
-    fn leaving(&self, side: Side, due_ms: u64) -> Leaving {
-        let aside = Aside {
-            attempts: self.attempt,
-            failures: self.failures.clone(),
-            last_partial_seq: self.last_partial_seq,
-            ..Aside::untouched(self.job, due_ms)
-        };
-        Leaving { side, aside, told: None }
-    }
-
-    /// What follows a failed attempt: a wait and another, or the end.
-    fn after(&mut self, failure: Failure) -> After {
-        let Failure { backend, error, retry_after } = failure;
-        let now_ms = self.context.clock.now_ms();
-        self.failures.push(AttemptFailure {
-            attempt: self.attempt,
-            backend: backend.clone(),
-            at: now_ms,
-            error: error.clone(),
-        });
-        self.failed_backends.extend(backend);
-        if !error.retryable {
-            return After::End(Outcome::Failed(error));
-        }
-        let settings = &self.context.retry;
-        let attempts_max = self.job.job.attempts_max.unwrap_or(settings.attempts_max);
-        let attempts_max = attempts_max + u32::from(is_planted(Bug::OneRetryTooMany));
-        let random = self.context.random.next_u64();
-        let job = &self.job.job;
-        let is_elsewhere = self.context.pool.can_run(job.task, job.model.as_deref(), &self.failed_backends);
-        let (attempt, deadline) = (self.attempt, job.deadline);
-        match retry::next(settings, is_elsewhere, attempt, attempts_max, retry_after, deadline, now_ms, random) {
-            // The next attempt is another node's.
-            Next::Retry(wait) if self.link.is_kept() => self.later(1, now_ms + wait.as_millis() as u64, error),
-            Next::Retry(wait) => {
-                self.link.waits();
-                After::Wait(wait, error)
-            }
-            Next::Tier(tier, due_ms) => self.later(tier, due_ms, error),
-            Next::TooLate => After::End(Outcome::Expired(expired(self.job))),
-            Next::Exhausted => After::End(Outcome::DeadLettered(JobError::new(
-                ErrorCode::AttemptsExhausted,
-                format!("attempt {} of {attempts_max} failed: {error}", self.attempt),
-            ))),
-        }
-    }
-
-    fn later(&self, tier: Side, due_ms: u64, error: JobError) -> After {
-        let told = Some(self.retrying(due_ms, error));
-        After::Tier(Box::new(Leaving { told, ..self.leaving(tier, due_ms) }))
-    }
-
-    fn retrying(&self, retry_at_ms: u64, error: JobError) -> NewRecord {
-        let now = self.context.clock.now_ms();
-        let mut event = Event::new(self.job.job_id, self.attempt, RETRYING_N, EventKind::Retrying, now);
-        event.error = Some(error);
-        event.retry_at = Some(retry_at_ms);
-        self.context.events.record(&self.job.job.tenant, &event)
-    }
-
-    async fn wait(&self, wait: Duration, error: JobError) {
-        let record = self.retrying(self.context.clock.now_ms() + wait.as_millis() as u64, error);
-        let told = self.tell(vec![record], |records| self.context.log.append(records));
-        let (told, ()) = tokio::join!(told, tokio::time::sleep(wait));
-        if let Err(error) = told {
-            tracing::warn!(%error, job_id = %self.job.job_id, "a retrying event was not written");
-        }
-    }
-
-    /// A dead letter tells of every attempt: what earlier owners made is read from the job's events.
-    async fn recall_attempts(&mut self, outcome: &Outcome) {
-        let is_letter = matches!(outcome, Outcome::DeadLettered(_)) && self.duplicate_of.is_none();
-        if is_letter && self.job.attempts_before > 0 {
-            let past = attempts::past(self.context, self.job).await;
-            self.failures = attempts::whole(std::mem::take(&mut self.failures), &past);
-        }
     }
 
     fn end(mut self, outcome: Outcome) -> Ended {

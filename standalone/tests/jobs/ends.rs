@@ -125,6 +125,27 @@ async fn expect_dead_letter(cluster: &Cluster, job: &str, attempts: u32) {
 }
 
 #[actix_web::test]
+async fn a_job_that_took_backends_too_long_is_not_tried_again() {
+    let tiers = ("RELAY__RETRY__TIERS_MS", "20,600,900,1200,1500");
+    let env = [QUICK[0], tiers, ("RELAY__RETRY__ATTEMPTS_MAX", "9"), ("RELAY__RETRY__BACKEND_S_MAX", "1")];
+    let (cluster, calls) = Cluster::staged(&env).await;
+    let job = cluster.api().submit(json!({})).await;
+    // Set aside in between, it is still known what the first attempt cost.
+    for _ in 0..2 {
+        let call = calls.next().await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        call.fail();
+    }
+    let life = cluster.api().life(&job).await;
+    assert_eq!(kinds(&life), [Accepted, Started, Retrying, Started, DeadLettered]);
+    let error = life[4].error.as_ref().unwrap();
+    assert!(error.message.contains("failed attempts took backends 1 s"), "{}", error.message);
+    expect_dead_letter(&cluster, &job, 2).await;
+    assert!(calls.is_empty().await);
+    cluster.stop().await;
+}
+
+#[actix_web::test]
 async fn a_job_may_ask_for_fewer_attempts() {
     let (cluster, calls) = Cluster::staged(&QUICK).await;
     let api = cluster.api();

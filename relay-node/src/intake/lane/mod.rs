@@ -108,6 +108,8 @@ pub struct Lane {
     /// End the reading of the other topics beside our partitions.
     beside: BTreeMap<u32, CancellationToken>,
     silences: u64,
+    /// A look at the suspect that runs is under way.
+    looks_at_suspect: bool,
     said: mpsc::Sender<Said>,
     sayings: Option<mpsc::Receiver<Said>>,
     forgotten: u64,
@@ -163,6 +165,7 @@ impl LaneHandle {
             controls: BTreeMap::new(),
             beside: BTreeMap::new(),
             silences: 0,
+            looks_at_suspect: false,
             said,
             sayings: Some(sayings),
             forgotten: 0,

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::{Key, Lane, tell};
 
+/// Time between two looks at a suspect whose turn others wait for: turns may be short.
+const LOOK: Duration = Duration::from_millis(5);
 /// Wait before it is written again that a suspect is not the only one, if the log did not take it.
 const WRITE_RETRY: Duration = Duration::from_millis(500);
 
@@ -19,12 +21,14 @@ pub(super) struct MadeRoom(Key, u64);
 
 impl Lane {
     /// Lets the suspect that runs make room, if others wait for it and its turn is over.
-    pub(super) fn make_room(&mut self, ctx: &Context<Self>) {
+    pub(super) fn make_room(&mut self, ctx: &mut Context<Self>) {
         let wanted = self.context.suspects.is_wanted();
         let Some((key, turn_ms)) = self.core.suspect_in_the_way(wanted) else { return };
         let Some(running) = self.runs.get(&key) else { return };
         let turn = Duration::from_millis(turn_ms);
-        let Some(attempt) = running.link.suspicion.leave_after(turn, Instant::now()) else { return };
+        let Some(attempt) = running.link.suspicion.leave_after(turn, Instant::now()) else {
+            return self.look_again(ctx);
+        };
         metrics::counter!("relay_suspects_made_room_total", "lane" => self.settings.lane.clone()).increment(1);
         let (link, epoch, starts, addr) =
             (running.link.clone(), running.epoch, self.context.starts.clone(), ctx.address());
@@ -40,6 +44,15 @@ impl Lane {
             tell(&addr, MadeRoom(key, epoch)).await;
         });
     }
+
+    fn look_again(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.looks_at_suspect, true) {
+            ctx.run_later(LOOK, |lane, ctx| {
+                lane.looks_at_suspect = false;
+                lane.make_room(ctx);
+            });
+        }
+    }
 }
 
 impl Handler<MadeRoom> for Lane {
@@ -48,5 +61,6 @@ impl Handler<MadeRoom> for Lane {
     fn handle(&mut self, MadeRoom(key, epoch): MadeRoom, ctx: &mut Self::Context) {
         let effects = self.core.made_room(key, epoch, self.now_ms());
         self.carry_out(effects, ctx);
+        self.make_room(ctx);
     }
 }
