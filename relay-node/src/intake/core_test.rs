@@ -10,7 +10,7 @@ use relay_log::port::{Assignment, Committed, LogRecord, TopicPartition};
 use relay_protocol::record::{CancelRequest, ControlRecord, StartedJob, StartedJobs};
 use relay_protocol::{JobId, Priority, topics};
 
-use super::core::{Batch, Core, Effect, Ends, Key, LaneLimits};
+use super::core::{AT_SLOTS_MAX, Batch, Core, Effect, Ends, Key, LaneLimits};
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
 use super::earlier::{Crashes, PoisonLimits, Verdict};
 use super::room::Shares;
@@ -21,7 +21,7 @@ use crate::job::retry::Tiers;
 const PARTITIONS: u32 = 3;
 const JOBS: u64 = 12;
 const LIMITS: LaneLimits = LaneLimits {
-    running_max: 4,
+    running_max: 5,
     waiting_max: 6,
     weights: WEIGHTS,
     shares: SHARES,
@@ -164,6 +164,8 @@ struct World {
     /// Crashes that jobs were part of.
     crashes: HashMap<Key, Crashes>,
     suspects: BTreeSet<Key>,
+    /// Suspects that run and wait for the place of the only one, with their attempts.
+    queue: Vec<(Key, u32)>,
 }
 
 fn job_id((partition, offset): Key) -> JobId {
@@ -222,6 +224,7 @@ impl World {
             begun: BTreeMap::new(),
             crashes: HashMap::new(),
             suspects: BTreeSet::new(),
+            queue: Vec::new(),
         }
     }
 
@@ -279,18 +282,40 @@ impl World {
     }
 
     fn make_room(&mut self) {
-        let Some((key, turn_ms)) = self.core.suspect_in_the_way(false) else { return };
+        let in_the_way = self.core.suspects_in_the_way(false);
+        let alone = self.suspects.first().copied();
+        let Some((key, turn_ms)) = in_the_way.into_iter().find(|(key, _)| alone == Some(*key)) else { return };
         let beside = self.running.keys().any(|other| *other != key && self.is_suspect(*other));
-        assert!(self.suspects.contains(&key), "{key:?} made room before");
         assert!(self.core.suspects() > 0 || beside, "{key:?} is in nobody's way");
         assert!(turn_ms > 0);
-        self.begun.insert(key, false);
-        let jobs = vec![StartedJob { offset: key.1, attempt: self.attempts[&key], alone: false }];
-        let started = StartedJobs { node: "node".to_owned(), incarnation: self.incarnation, jobs };
-        self.control.push((key.0, ControlRecord::Started(started)));
-        self.suspects.remove(&key);
+        self.register(key, self.attempts[&key], false);
+        self.leave_place(key);
         let effects = self.core.made_room(key, self.owned[&key.0].epoch, self.now_ms);
         self.carry_out(effects);
+    }
+
+    /// As the run registers it before it calls a backend.
+    fn register(&mut self, key: Key, attempt: u32, alone: bool) {
+        self.begun.insert(key, alone);
+        self.attempts.insert(key, attempt);
+        let jobs = vec![StartedJob { offset: key.1, attempt, alone }];
+        let started = StartedJobs { node: "node".to_owned(), incarnation: self.incarnation, jobs };
+        self.control.push((key.0, ControlRecord::Started(started)));
+    }
+
+    /// A suspect ended, was dropped or made room: the next that waits for the place begins.
+    fn leave_place(&mut self, key: Key) {
+        self.queue.retain(|(waits, _)| *waits != key);
+        self.suspects.remove(&key);
+        self.enter_place();
+    }
+
+    fn enter_place(&mut self) {
+        if self.suspects.is_empty() && !self.queue.is_empty() {
+            let (next, attempt) = self.queue.remove(0);
+            self.suspects.insert(next);
+            self.register(next, attempt, true);
+        }
     }
 
     fn tick(&mut self) {
@@ -326,6 +351,7 @@ impl World {
         self.incarnation += 1;
         self.core = Core::new(LIMITS).of_life("node", self.incarnation);
         self.suspects.clear();
+        self.queue.clear();
         self.draining = false;
         self.owned.clear();
         self.running.clear();
@@ -433,7 +459,7 @@ impl World {
 
     fn end(&mut self, key: Key) {
         let repeats = self.running.remove(&key).expect("it runs");
-        self.suspects.remove(&key);
+        self.leave_place(key);
         let epoch = self.owned[&key.0].epoch;
         let end = self.end_of(key, epoch, repeats);
         let effects = self.core.finished(key, epoch, end, self.now_ms);
@@ -506,7 +532,7 @@ impl World {
                 Effect::Cancel(key) => assert!(self.running.contains_key(&key), "only a running job is told"),
                 Effect::Abandon(key) => {
                     assert!(self.running.remove(&key).is_some(), "only a running job is abandoned");
-                    self.suspects.remove(&key);
+                    self.leave_place(key);
                     self.abandoned.push((key, self.owned[&key.0].epoch));
                 }
                 Effect::Keep(..) | Effect::CancelKept(_) | Effect::AbandonKept(_) | Effect::TakeEnd(..) => {
@@ -575,21 +601,20 @@ impl World {
             self.running.insert(key, repeats);
             return;
         }
-        let alone = crashes.seen > 0;
-        assert_eq!(job.verdict, if alone { Verdict::Suspect } else { Verdict::Ordinary });
-        if alone {
-            assert!(self.suspects.is_empty(), "{key:?} runs beside another suspect");
-            self.suspects.insert(key);
-        }
-        self.begun.insert(key, alone);
-        // As the run registers it before it calls a backend.
+        let is_suspect = crashes.seen > 0;
+        assert_eq!(job.verdict, if is_suspect { Verdict::Suspect } else { Verdict::Ordinary });
         let attempt = job.attempts_before + 1;
-        let before = self.attempts.insert(key, attempt).unwrap_or(0);
+        let before = self.attempts.get(&key).copied().unwrap_or(0);
         assert!(attempt > before, "attempt {attempt} of {key:?} after {before}");
-        let jobs = vec![StartedJob { offset: key.1, attempt, alone }];
-        let started = StartedJobs { node: "node".to_owned(), incarnation: self.incarnation, jobs };
-        self.control.push((key.0, ControlRecord::Started(started)));
+        if is_suspect {
+            self.queue.push((key, attempt));
+        } else {
+            self.register(key, attempt, false);
+        }
         self.running.insert(key, repeats);
+        self.enter_place();
+        let ahead = self.queue.len() + self.suspects.len();
+        assert!(ahead <= AT_SLOTS_MAX, "{ahead} suspects are at slots");
     }
 
     fn check(&self) {
@@ -611,7 +636,7 @@ impl World {
         self.tick();
         self.check();
         let ready = |key: Key, waits: &Waits| {
-            let is_kept = !self.suspects.is_empty() && self.is_suspect(key);
+            let is_kept = self.queue.len() + self.suspects.len() >= AT_SLOTS_MAX && self.is_suspect(key);
             self.is_admitted(key)
                 && !self.follows(key)
                 && !is_kept

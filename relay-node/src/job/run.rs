@@ -178,11 +178,6 @@ impl<'a> Run<'a> {
         if self.job.verdict == Verdict::Poison {
             return Ok(Outcome::DeadLettered(poison(self.job.crashes)));
         }
-        if self.job.verdict == Verdict::Suspect
-            && let Some(place) = self.context.suspects.enter().await
-        {
-            self.link.suspicion.enter(place);
-        }
         self.attempts().await
     }
 
@@ -241,6 +236,10 @@ impl<'a> Run<'a> {
         let media = self.input().await.map_err(Failure::before_backend)?;
         let slot = self.slot().await?;
         self.span.0.record("backend", slot.backend.name());
+        // Not before it has a slot: however long that takes, others do not wait for it.
+        if self.job.verdict == Verdict::Suspect {
+            self.link.suspicion.enter(&self.context.suspects).await;
+        }
         self.register(slot.backend.name()).await.map_err(Failure::before_backend)?;
         self.pass("backend");
         let began = Instant::now();

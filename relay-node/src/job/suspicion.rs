@@ -22,7 +22,7 @@ impl Default for SuspectPlace {
 
 impl SuspectPlace {
     /// Returns once no other suspect has the place; `None` never, as it is not closed.
-    pub(super) async fn enter(&self) -> Option<OwnedSemaphorePermit> {
+    async fn enter(&self) -> Option<OwnedSemaphorePermit> {
         let _wanting = Wanting::one_more(&self.wanting);
         self.place.clone().acquire_owned().await.ok()
     }
@@ -55,19 +55,25 @@ pub struct Suspicion(Mutex<State>);
 
 #[derive(Debug, Default)]
 enum State {
-    /// It is no suspect, or made room.
+    /// It was not there yet, or is no suspect.
     #[default]
-    Elsewhere,
+    Outside,
     /// It is the only one, since its first attempt of this number began at this time.
     Alone(OwnedSemaphorePermit, Option<(u32, Instant)>),
     /// What says that it is not the only one any more is being written.
     Leaving(#[expect(dead_code, reason = "its drop lets the next one in")] OwnedSemaphorePermit),
+    /// It made room.
+    Gone,
 }
 
 impl Suspicion {
-    /// The run is the only suspect from now on.
-    pub(super) fn enter(&self, place: OwnedSemaphorePermit) {
-        *self.state() = State::Alone(place, None);
+    /// The run is the only suspect from when this returns, unless it was already.
+    pub(super) async fn enter(&self, place: &SuspectPlace) {
+        if matches!(*self.state(), State::Outside)
+            && let Some(permit) = place.enter().await
+        {
+            *self.state() = State::Alone(permit, None);
+        }
     }
 
     /// Whether an attempt that begins now is that of the only suspect.
@@ -100,7 +106,7 @@ impl Suspicion {
 
     /// The next suspect may have the place.
     pub fn left(&self) {
-        *self.state() = State::Elsewhere;
+        *self.state() = State::Gone;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -12,9 +12,9 @@ const TURN: Duration = Duration::from_secs(2);
 async fn a_suspect_makes_room_once_and_after_its_turn() {
     let place = SuspectPlace::default();
     let (first, second) = (Suspicion::default(), Suspicion::default());
-    first.enter(place.enter().await.unwrap());
+    first.enter(&place).await;
     assert!(!place.is_wanted());
-    let mut waits = Box::pin(place.enter());
+    let mut waits = Box::pin(second.enter(&place));
     assert!(waits.as_mut().now_or_never().is_none());
     assert!(place.is_wanted());
     let began = Instant::now();
@@ -30,7 +30,8 @@ async fn a_suspect_makes_room_once_and_after_its_turn() {
     assert_eq!(first.leave_after(TURN, at(9_000)), None, "once");
     assert!(waits.as_mut().now_or_never().is_none(), "not before it is written");
     first.left();
-    second.enter(waits.as_mut().now_or_never().flatten().unwrap());
+    waits.as_mut().now_or_never().unwrap();
+    first.enter(&place).now_or_never().expect("it made room, and does not come back");
     assert!(second.is_alone() && !first.is_alone() && !place.is_wanted());
 }
 
@@ -38,7 +39,8 @@ async fn a_suspect_makes_room_once_and_after_its_turn() {
 async fn a_run_that_is_dropped_leaves_the_place_and_wants_none() {
     let place = SuspectPlace::default();
     let run = Suspicion::default();
-    run.enter(place.enter().await.unwrap());
+    run.enter(&place).await;
+    run.enter(&place).now_or_never().expect("its next attempt is there already");
     let mut waits = Box::pin(place.enter());
     assert!(waits.as_mut().now_or_never().is_none());
     drop(waits);

@@ -14,6 +14,9 @@ mod hand_over;
 mod poison;
 mod settle;
 
+#[cfg(test)]
+pub(crate) use poison::AT_SLOTS_MAX;
+
 use super::cancels::Cancels;
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
 use super::earlier::{Earlier, Life, PoisonLimits};

@@ -1,4 +1,4 @@
-//! Jobs that a node may have died of: they run one at a time.
+//! Jobs that a node may have died of: they begin one at a time.
 
 use relay_protocol::hand_over::KeptJobs;
 
@@ -6,15 +6,26 @@ use super::{Core, Effect, Ends, Key, Partition};
 use crate::intake::earlier::{Life, PoisonLimits, Verdict};
 use crate::job::delivered::Delivered;
 
-/// Whose turn it is among suspects.
+/// Suspects of a lane that run and have not made room, most of them waiting for a slot or their turn: a few, so that whoever waits for a
+/// slot holds up no other, and few slots wait for turns.
+pub(crate) const AT_SLOTS_MAX: usize = 4;
+
+/// The suspects that run.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// The one that runs as the only one, and how long it does while others wait, in milliseconds.
-    only: Option<(Key, u64)>,
-    /// The most that waited at a time since none did.
-    most: usize,
+    /// Those that did not make room, and how long each is the only one while others wait, in milliseconds.
+    ahead: Vec<(Key, u64)>,
     /// Those that made room.
     beside: Vec<Key>,
+    /// The most that waited at a time since none did.
+    most: usize,
+}
+
+impl Turns {
+    fn keep(&mut self, runs: impl Fn(&Key) -> bool) {
+        self.ahead.retain(|(key, _)| runs(key));
+        self.beside.retain(runs);
+    }
 }
 
 impl Partition {
@@ -48,14 +59,14 @@ impl<P: Ends> Core<P> {
         self.room.suspects()
     }
 
-    /// The job whose turn it is; a suspect only if none runs as the only one.
+    /// The job whose turn it is; a suspect only if few are at slots.
     pub(super) fn next_job(&mut self, now_ms: u64) -> Option<Delivered> {
-        let is_free = self.suspects.only.is_none_or(|(key, _)| !self.running.contains_key(&key));
+        self.suspects.keep(|key| self.running.contains_key(key));
         self.suspects.most = self.suspects.most.max(self.room.suspects());
-        let job = self.room.pop(now_ms, is_free)?;
+        let job = self.room.pop(now_ms, self.suspects.ahead.len() < AT_SLOTS_MAX)?;
         if job.verdict == Verdict::Suspect {
             let turn_ms = self.limits.poison.turn_ms(job.crashes, self.suspects.most);
-            self.suspects.only = Some(((job.at.partition, job.place.offset), turn_ms));
+            self.suspects.ahead.push(((job.at.partition, job.place.offset), turn_ms));
         }
         if self.room.suspects() == 0 {
             self.suspects.most = 0;
@@ -63,20 +74,21 @@ impl<P: Ends> Core<P> {
         Some(job)
     }
 
-    /// The suspect that runs as the only one while there are others, here or (`wanted`) in other lanes, and how long it may, in
+    /// Suspects of which one may be the only one while there are others, here or (`wanted`) in other lanes, and how long it may, in
     /// milliseconds from when its attempt began. After that: [`Core::made_room`]. Those that made room count: the last one of
     /// many is no more to blame for what happens late than they are.
-    pub fn suspect_in_the_way(&self, wanted: bool) -> Option<(Key, u64)> {
+    pub fn suspects_in_the_way(&self, wanted: bool) -> Vec<(Key, u64)> {
         let runs = |key: &Key| self.running.contains_key(key);
-        let has_others = wanted || self.room.suspects() > 0 || self.suspects.beside.iter().any(runs);
-        self.suspects.only.filter(|(key, _)| has_others && runs(key))
+        let ahead: Vec<_> = self.suspects.ahead.iter().filter(|(key, _)| runs(key)).copied().collect();
+        let beside = self.suspects.beside.iter().any(runs);
+        let has_others = wanted || self.room.suspects() > 0 || ahead.len() > 1 || beside;
+        if has_others { ahead } else { Vec::new() }
     }
 
     /// It is written down that this suspect, which runs under an epoch, is not the only one any more.
     pub fn made_room(&mut self, key: Key, epoch: u64, now_ms: u64) -> Vec<Effect<P>> {
-        if self.epoch(key.0) == Some(epoch) && self.suspects.only.is_some_and(|(only, _)| only == key) {
-            self.suspects.only = None;
-            self.suspects.beside.retain(|key| self.running.contains_key(key));
+        if self.epoch(key.0) == Some(epoch) && self.running.contains_key(&key) {
+            self.suspects.ahead.retain(|(ahead, _)| *ahead != key);
             self.suspects.beside.push(key);
         }
         self.go_on(now_ms)

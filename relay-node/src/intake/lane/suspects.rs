@@ -23,12 +23,17 @@ impl Lane {
     /// Lets the suspect that runs make room, if others wait for it and its turn is over.
     pub(super) fn make_room(&mut self, ctx: &mut Context<Self>) {
         let wanted = self.context.suspects.is_wanted();
-        let Some((key, turn_ms)) = self.core.suspect_in_the_way(wanted) else { return };
-        let Some(running) = self.runs.get(&key) else { return };
-        let turn = Duration::from_millis(turn_ms);
-        let Some(attempt) = running.link.suspicion.leave_after(turn, Instant::now()) else {
-            return self.look_again(ctx);
-        };
+        let in_the_way = self.core.suspects_in_the_way(wanted);
+        if in_the_way.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let leaves = in_the_way.into_iter().find_map(|(key, turn_ms)| {
+            let running = self.runs.get(&key)?;
+            let attempt = running.link.suspicion.leave_after(Duration::from_millis(turn_ms), now)?;
+            Some((key, running, attempt))
+        });
+        let Some((key, running, attempt)) = leaves else { return self.look_again(ctx) };
         metrics::counter!("relay_suspects_made_room_total", "lane" => self.settings.lane.clone()).increment(1);
         let (link, epoch, starts, addr) =
             (running.link.clone(), running.epoch, self.context.starts.clone(), ctx.address());
