@@ -50,12 +50,16 @@ fn the_trace_is_passed_on(level: &str) {
 }
 
 fn they_are_cheap(level: &str) {
-    const SPANS: u32 = 10_000;
-    let began = Instant::now();
-    for n in 0..SPANS {
-        tracing::info_span!("job", n).in_scope(|| std::hint::black_box(n));
-    }
-    let per_span = began.elapsed() / SPANS;
-    // Unoptimised it takes about 3 microseconds; the bound leaves room for a busy machine.
+    const SPANS: u32 = 1_000;
+    let round = |_| {
+        let began = Instant::now();
+        for n in 0..SPANS {
+            tracing::info_span!("job", n).in_scope(|| std::hint::black_box(n));
+        }
+        began.elapsed() / SPANS
+    };
+    // The best of ten: whatever else the machine does is not the spans' cost.
+    let per_span = (0..10).map(round).min().expect("ten rounds");
+    // Unoptimised it takes about 3 microseconds; the bound leaves room for a slow machine.
     assert!(per_span.as_micros() < 50, "{per_span:?} per span at level {level}");
 }
