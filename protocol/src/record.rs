@@ -216,6 +216,24 @@ pub struct StartedJobs {
     pub incarnation: u64,
     /// Which jobs.
     pub jobs: Vec<StartedJob>,
+    /// Those of them that were set aside before and have an idempotency key: they lie behind jobs with the same key, which wait for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<KeyHolder>,
+}
+
+/// A job that holds an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KeyHolder {
+    /// The job's offset in the partition of its lane.
+    pub offset: u64,
+    /// Which job.
+    pub job_id: JobId,
+    /// Whose.
+    pub tenant: String,
+    /// The key.
+    pub idempotency_key: String,
+    /// [`Job::body_sha256`] in lower-case hex.
+    pub body_sha256: String,
 }
 
 /// One attempt that begins.

@@ -1,11 +1,12 @@
 //! `bench path`: what the relay adds to Kafka on the way of a job.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use relay_log::kafka::{KafkaLog, KafkaSettings};
+use relay_log::port::Log;
 
 use super::raw::Raw;
 use super::relay::Relay;
@@ -15,6 +16,9 @@ use crate::broker::Broker;
 
 /// Unmeasured time before each measurement: the broker's just-in-time compiler works on new code for about that long.
 const WARM_UP: Duration = Duration::from_secs(12);
+
+/// The same for the embedded log, which compiles nothing.
+const WARM_UP_LOCAL: Duration = Duration::from_secs(3);
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -37,6 +41,9 @@ pub struct PathArguments {
     /// Measures the relay on the embedded log too.
     #[arg(long)]
     local: bool,
+    /// Measures the relay on the embedded log alone: what it costs itself, without a broker beside it.
+    #[arg(long)]
+    local_only: bool,
     /// Where the figures go as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -48,57 +55,84 @@ pub struct PathArguments {
 /// A broker or relay that does not start, a request that fails.
 pub async fn run(arguments: PathArguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let (bootstrap, _broker) = match &arguments.bootstrap {
-        Some(bootstrap) => (bootstrap.clone(), None),
-        None => {
-            let broker = Broker::start(&folder.path().join("kafka"))?;
-            (broker.bootstrap.clone(), Some(broker))
+    let mut measured = Vec::new();
+    if arguments.local_only {
+        for &count in &arguments.in_flight {
+            measured.push(on_local_log(&arguments, folder.path(), count).await?);
         }
-    };
-    let measure = Duration::from_secs(arguments.seconds);
-    let mut measured: Vec<(&str, usize, Times)> = Vec::new();
-    for &count in &arguments.in_flight {
-        eprintln!("{count} in flight …");
-        let raw = Arc::new(Raw::start(&bootstrap, arguments.partitions, arguments.bytes).await?);
-        let requester = raw.clone();
-        let request = move |number| {
-            let raw = requester.clone();
-            async move { raw.request(number).await }
-        };
-        let raw_times = in_flight(count, WARM_UP, measure, request).await?;
-        measured.push(("raw rdkafka, request and reply", count, raw_times));
-        drop(raw);
-        let log = Arc::new(KafkaLog::connect(KafkaSettings::single_broker(&bootstrap))?);
-        // One cluster has one store, over restarts too.
-        let relay = Arc::new(
-            Relay::start(&folder.path().join("relay"), Some(log), arguments.partitions, arguments.bytes).await?,
-        );
-        measured.push(("relay on Kafka, submit to completed", count, relayed(&relay, count, measure).await?));
-        relay.stop().await?;
-        if arguments.local {
-            let local = folder.path().join(format!("local-{count}"));
-            let relay = Arc::new(Relay::start(&local, None, arguments.partitions, arguments.bytes).await?);
-            measured.push(("relay on LocalLog, submit to completed", count, relayed(&relay, count, measure).await?));
-            relay.stop().await?;
-        }
+    } else {
+        beside_raw(&arguments, folder.path(), &mut measured).await?;
     }
     report(&arguments, &measured).publish(arguments.json.as_deref())
 }
 
-async fn relayed(relay: &Arc<Relay>, count: usize, measure: Duration) -> anyhow::Result<Times> {
+type Measured = (&'static str, usize, Times);
+
+async fn beside_raw(arguments: &PathArguments, folder: &Path, measured: &mut Vec<Measured>) -> anyhow::Result<()> {
+    let (bootstrap, _broker) = match &arguments.bootstrap {
+        Some(bootstrap) => (bootstrap.clone(), None),
+        None => {
+            let broker = Broker::start(&folder.join("kafka"))?;
+            (broker.bootstrap.clone(), Some(broker))
+        }
+    };
+    for &count in &arguments.in_flight {
+        measured.push(on_raw(arguments, &bootstrap, count).await?);
+        let log = Arc::new(KafkaLog::connect(KafkaSettings::single_broker(&bootstrap))?);
+        // One cluster has one store, over restarts too.
+        let at = folder.join("relay");
+        measured.push((
+            "relay on Kafka, submit to completed",
+            count,
+            on_relay(arguments, &at, Some(log), count, WARM_UP).await?,
+        ));
+        if arguments.local {
+            measured.push(on_local_log(arguments, folder, count).await?);
+        }
+    }
+    Ok(())
+}
+
+async fn on_raw(arguments: &PathArguments, bootstrap: &str, count: usize) -> anyhow::Result<Measured> {
+    eprintln!("{count} in flight …");
+    let raw = Arc::new(Raw::start(bootstrap, arguments.partitions, arguments.bytes).await?);
+    let request = move |number| {
+        let raw = raw.clone();
+        async move { raw.request(number).await }
+    };
+    let times = in_flight(count, WARM_UP, Duration::from_secs(arguments.seconds), request).await?;
+    Ok(("raw rdkafka, request and reply", count, times))
+}
+
+async fn on_local_log(arguments: &PathArguments, folder: &Path, count: usize) -> anyhow::Result<Measured> {
+    let at = folder.join(format!("local-{count}"));
+    let times = on_relay(arguments, &at, None, count, WARM_UP_LOCAL).await?;
+    Ok(("relay on LocalLog, submit to completed", count, times))
+}
+
+async fn on_relay(
+    arguments: &PathArguments,
+    folder: &Path,
+    log: Option<Arc<KafkaLog>>,
+    count: usize,
+    warm_up: Duration,
+) -> anyhow::Result<Times> {
+    let log = log.map(|log| log as Arc<dyn Log>);
+    let relay = Arc::new(Relay::start(folder, log, arguments.partitions, arguments.bytes).await?);
     let requester = relay.clone();
     let request = move |_| {
         let relay = requester.clone();
         async move { relay.request().await }
     };
-    let times = in_flight(count, WARM_UP, measure, request).await?;
+    let times = in_flight(count, warm_up, Duration::from_secs(arguments.seconds), request).await?;
     for (part, ms) in relay.mean_hops_ms() {
         eprintln!("  {part:<20} {ms:>8.2} ms");
     }
+    relay.stop().await?;
     Ok(times)
 }
 
-fn report(arguments: &PathArguments, measured: &[(&str, usize, Times)]) -> Report {
+fn report(arguments: &PathArguments, measured: &[Measured]) -> Report {
     let settings = serde_json::json!({
         "bytes": arguments.bytes,
         "seconds": arguments.seconds,

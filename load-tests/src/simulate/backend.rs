@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use relay_node::backend::{Backend, BackendError, Call, Output, Update, Updates};
-use relay_protocol::ErrorCode;
+use relay_protocol::{ErrorCode, JobId};
+use relay_runtime::clock::Clock;
 use relay_runtime::random::{Random, SeededRandom};
 use serde_json::json;
 
+use super::clock::VirtualClock;
 use super::counts::{Counts, Fault, Op, Phase};
 use super::gate::Gate;
+use super::history::Moment;
 
 /// All backends.
 pub(super) struct Backends {
+    clock: VirtualClock,
     random: SeededRandom,
     counts: Arc<Counts>,
     state: Mutex<State>,
@@ -25,12 +29,13 @@ struct State {
     runs: u64,
     in_flight: BTreeMap<(u64, String), u32>,
     overloads: Vec<(String, u32, u32)>,
+    calls: BTreeMap<JobId, Vec<Moment>>,
 }
 
 impl Backends {
     /// Idle backends.
-    pub(super) fn new(seed: u64, counts: Arc<Counts>) -> Arc<Self> {
-        Arc::new(Self { random: SeededRandom::new(seed), counts, state: Mutex::default() })
+    pub(super) fn new(clock: VirtualClock, seed: u64, counts: Arc<Counts>) -> Arc<Self> {
+        Arc::new(Self { clock, random: SeededRandom::new(seed), counts, state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -45,6 +50,11 @@ impl Backends {
     /// Where more was in flight than there are slots.
     pub(super) fn overloads(&self) -> Vec<(String, u32, u32)> {
         self.lock().overloads.clone()
+    }
+
+    /// When which life called a backend for each job.
+    pub(super) fn calls(&self) -> BTreeMap<JobId, Vec<Moment>> {
+        self.lock().calls.clone()
     }
 
     fn rolls(&self, fault: Fault, per_mille: u64) -> bool {
@@ -95,6 +105,8 @@ impl Backend for SimBackend {
     }
 
     async fn call(&self, call: Call, updates: Updates) -> Result<Output, BackendError> {
+        let moment = Moment { life: self.gate.number, at_ms: self.all.clock.now_ms() };
+        self.all.lock().calls.entry(call.job_id).or_default().push(moment);
         let _in_flight = InFlight::new(self);
         self.gate.pass(Op::Call, Phase::Before).await;
         let all = &self.all;

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use relay_log::port::TopicPartition;
 use relay_protocol::{Event, EventKind, JobId};
 
-/// What a node wrote may come into the log so much later, in milliseconds.
-const LATE_MS: u64 = 3_000;
 /// Findings that a run names at most.
 const NAMED_MAX: usize = 12;
 
@@ -19,6 +17,15 @@ pub(super) struct CommitSeen {
     pub(super) is_fenced: bool,
     /// Where the records lie.
     pub(super) places: Vec<(TopicPartition, u64)>,
+}
+
+/// When a life of a node did something, by a clock that does not jump, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// Which life.
+    pub(super) life: u64,
+    /// When.
+    pub(super) at_ms: u64,
 }
 
 /// An event as it lies in the log.
@@ -67,8 +74,10 @@ pub(super) struct History {
     pub(super) letters: Vec<JobId>,
     /// Commits, in order.
     pub(super) commits: Vec<CommitSeen>,
-    /// Records whose writer was never told that they are there: what they say never began for it.
-    pub(super) unsure: BTreeSet<(TopicPartition, u64)>,
+    /// When which life wrote each start of an attempt of a job that was its own then.
+    pub(super) starts: BTreeMap<(TopicPartition, u64), Moment>,
+    /// When which life called a backend for each job.
+    pub(super) calls: BTreeMap<JobId, Vec<Moment>>,
     /// Requests that were more than the slots at some backend: backend, in flight, slots.
     pub(super) overloads: Vec<(String, u32, u32)>,
     /// Clients that were still waiting when the simulation ended.
@@ -174,13 +183,10 @@ impl History {
                 let kind = told.event.event;
                 match by_seq.get(&told.event.seq) {
                     // A receipt is made again where it may be missing, and the start of an attempt that an owner wrote while it
-                    // lost the partition, and that never began, is told by its successor too: neither is part of any commit.
+                    // lost the partition, or that never began, is told by its successor too: neither is part of any commit.
                     Some(first) if first.event.event == kind && !kind.is_terminal() => {
-                        let apart = first.event.at.abs_diff(told.event.at) > LATE_MS;
-                        let by_one = first.event.node == told.event.node && apart;
-                        let unsure = self.unsure.contains(&first.place) || self.unsure.contains(&told.place);
-                        if kind == EventKind::Started && by_one && !unsure {
-                            found.add("P3", job, format!("attempt {} began twice at one node", told.event.attempt));
+                        if kind == EventKind::Started && self.began_twice(first, told) {
+                            found.add("P3", job, format!("attempt {} began twice", told.event.attempt));
                         }
                     }
                     Some(_) => found.add("P3", job, format!("two events have seq {}", told.event.seq)),
@@ -188,6 +194,19 @@ impl History {
                 }
             }
         }
+    }
+
+    /// Whether the attempt whose start owners told of twice was a backend's both times, the second time after the first.
+    fn began_twice(&self, first: &Told, again: &Told) -> bool {
+        let calls = self.calls.get(&first.event.job_id).into_iter().flatten();
+        let (Some(first), Some(again)) = (self.starts.get(&first.place), self.starts.get(&again.place)) else {
+            return false;
+        };
+        let called = |began: &Moment, until_ms: u64| {
+            let mut of_life = calls.clone().filter(|call| call.life == began.life);
+            of_life.any(|call| (began.at_ms..until_ms).contains(&call.at_ms))
+        };
+        called(first, again.at_ms) && called(again, u64::MAX)
     }
 
     /// P3: of the jobs with one key one ran.

@@ -4,7 +4,7 @@ use relay_log::port::TopicPartition;
 use relay_protocol::event::TERMINAL_N;
 use relay_protocol::{Event, EventKind, JobId};
 
-use super::history::{CommitSeen, Heard, History, Submitted, Told};
+use super::history::{CommitSeen, Heard, History, Moment, Submitted, Told};
 
 const STARTED_N: u32 = 1;
 
@@ -108,13 +108,21 @@ fn what_changes_is_found() {
         tell(history, Event { seq, ..event(job(1), 1, EventKind::Restarted) });
     });
     assert!(changed.contains("two events have seq"), "{changed}");
-    let twice = complaints(|history| tell(history, Event { at: 9_999, ..event(job(1), 1, EventKind::Started) }));
-    assert!(twice.contains("began twice"), "{twice}");
-    let unsure = complaints(|history| {
-        history.unsure.insert(place(1));
-        tell(history, Event { at: 9_999, ..event(job(1), 1, EventKind::Started) });
-    });
-    assert_eq!(unsure, "");
+    let twice = |called_ms: &[(u64, u64)]| {
+        complaints(|history| {
+            let again = history.events.len() as u64;
+            tell(history, event(job(1), 1, EventKind::Started));
+            history.starts.insert(place(1), Moment { life: 1, at_ms: 10 });
+            history.starts.insert(place(again), Moment { life: 2, at_ms: 30 });
+            let calls = called_ms.iter().map(|(life, at_ms)| Moment { life: *life, at_ms: *at_ms });
+            history.calls.insert(job(1), calls.collect());
+        })
+    };
+    let both = twice(&[(1, 20), (2, 31)]);
+    assert!(both.contains("began twice"), "{both}");
+    assert_eq!(twice(&[(1, 5), (2, 31)]), "", "the first call was another attempt's");
+    assert_eq!(twice(&[(1, 30), (2, 31)]), "", "the first node was taken for dead");
+    assert_eq!(twice(&[(1, 20)]), "", "the second attempt did not begin");
 }
 
 #[test]

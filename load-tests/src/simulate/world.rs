@@ -107,7 +107,7 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
     let (random, began, counts) = (SeededRandom::new(seed), Instant::now(), Arc::new(Counts::default()));
     let engine = Engine::new(VirtualClock::new(began), random.next_u64(), counts.clone());
     engine.make_topics(&specs(&topic_settings())?);
-    let backends = Backends::new(random.next_u64(), counts.clone());
+    let backends = Backends::new(VirtualClock::new(began), random.next_u64(), counts.clone());
     let around = Surroundings {
         engine: engine.clone(),
         backends: backends.clone(),
@@ -147,6 +147,7 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
     let mut history = std::mem::take(&mut *history.borrow_mut());
     history.unsettled = cluster.waiting();
     history.overloads = backends.overloads();
+    history.calls = backends.calls();
     collect(&engine, &mut history);
     counts.add("virtual seconds", began.elapsed().as_secs());
     counts.add("events", history.events.len() as u64);
@@ -154,7 +155,7 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
     counts.add("commits", history.commits.len() as u64);
     let (digest, findings) = (digest(&history), history.check());
     let mut story = history.story(&findings);
-    if findings.named.iter().any(|finding| finding.contains("never ended")) {
+    if findings.named.iter().any(|finding| finding.contains("never ended") || finding.contains("all ran")) {
         story.extend(lane(&engine));
     }
     Ok(Outcome { seed, findings, tally: counts.tally(), story, digest })
@@ -210,7 +211,7 @@ fn collect(engine: &Engine, history: &mut History) {
         history.letters.extend(id.and_then(|id| id.parse::<relay_protocol::JobId>().ok()));
     }
     history.commits = engine.commits();
-    history.unsure = engine.unsure();
+    history.starts = engine.starts();
 }
 
 fn digest(history: &History) -> String {

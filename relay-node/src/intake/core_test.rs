@@ -299,7 +299,7 @@ impl World {
         self.begun.insert(key, alone);
         self.attempts.insert(key, attempt);
         let jobs = vec![StartedJob { offset: key.1, attempt, alone }];
-        let started = StartedJobs { node: "node".to_owned(), incarnation: self.incarnation, jobs };
+        let started = StartedJobs { node: "node".to_owned(), incarnation: self.incarnation, jobs, holders: Vec::new() };
         self.control.push((key.0, ControlRecord::Started(started)));
     }
 

@@ -41,6 +41,13 @@ impl Body {
     pub fn new(sha256: &[u8; 32]) -> Self {
         Self(first(sha256))
     }
+
+    /// Of a digest in hex; `None` if it is none.
+    pub fn read(text: &str) -> Option<Self> {
+        let mut sha256 = [0; 32];
+        hex::decode_to_slice(text, &mut sha256).ok()?;
+        Some(Self::new(&sha256))
+    }
 }
 
 fn first(digest: &[u8; 32]) -> [u8; KEPT_BYTES] {
@@ -65,11 +72,7 @@ pub struct EndedJob {
 /// What a record of the dedup topic says; `None` if its digest is none.
 pub fn read(entry: &DedupEntry) -> Option<(Scope, EndedJob)> {
     let body = match &entry.body_sha256 {
-        Some(text) => {
-            let mut sha256 = [0; 32];
-            hex::decode_to_slice(text, &mut sha256).ok()?;
-            Some(Body::new(&sha256))
-        }
+        Some(text) => Some(Body::read(text)?),
         None => None,
     };
     let scope = match &entry.idempotency_key {

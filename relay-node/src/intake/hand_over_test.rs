@@ -540,7 +540,7 @@ impl World {
             self.run_anew += 1;
         }
         let jobs = vec![StartedJob { offset: key.1, attempt, alone: false }];
-        let started = StartedJobs { node: format!("node-{node}"), incarnation: 1, jobs };
+        let started = StartedJobs { node: format!("node-{node}"), incarnation: 1, jobs, holders: Vec::new() };
         self.control.entry(key.0).or_default().push(ControlRecord::Started(started));
         assert!(self.nodes[node].running.insert(key, attempt).is_none(), "{key:?} runs twice for one owner");
     }

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use relay_protocol::JobId;
+use relay_protocol::record::KeyHolder;
 
 use super::dedup::{Body, DedupIndex, EndedJob, Scope};
 
@@ -25,6 +26,19 @@ pub struct Identity {
 impl Identity {
     fn scope(&self) -> Scope {
         self.by_key.map_or(self.by_id, |(scope, _)| scope)
+    }
+}
+
+impl Identity {
+    /// Of a job that holds a key; `None` if its digest is none.
+    pub fn of_holder(holder: &KeyHolder) -> Option<Self> {
+        let body = Body::read(&holder.body_sha256)?;
+        Some(Self {
+            job_id: holder.job_id,
+            by_id: Scope::of_id(&holder.tenant, holder.job_id),
+            by_key: Some((Scope::of_key(&holder.tenant, &holder.idempotency_key), body)),
+            redrive_of: None,
+        })
     }
 }
 
@@ -53,6 +67,8 @@ pub struct Identities {
     holders: HashMap<Scope, Holder>,
     /// Jobs that are set aside or on their way back, by id: the scope that they hold.
     aside: HashMap<Scope, Option<Scope>>,
+    /// Offsets of jobs that hold their key already and come later.
+    begun: HashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -66,7 +82,14 @@ struct Holder {
 impl Identities {
     /// Nothing is known but what ended.
     pub fn new(index: DedupIndex) -> Self {
-        Self { index, claims: HashMap::new(), ids: HashSet::new(), holders: HashMap::new(), aside: HashMap::new() }
+        Self {
+            index,
+            claims: HashMap::new(),
+            ids: HashSet::new(),
+            holders: HashMap::new(),
+            aside: HashMap::new(),
+            begun: HashSet::new(),
+        }
     }
 
     /// What ended.
@@ -76,6 +99,9 @@ impl Identities {
 
     /// A job of this identity was delivered at `offset`.
     pub fn admit(&mut self, offset: u64, job: &Identity, now_ms: u64) -> Admission {
+        if self.begun.remove(&offset) {
+            return Admission::New;
+        }
         let admission = self.judge(job, now_ms);
         let holds = match admission {
             Admission::Same => return Admission::Same,
@@ -95,6 +121,15 @@ impl Identities {
         self.claims.insert(offset, (job.by_id, holds));
         self.ids.insert(job.by_id);
         admission
+    }
+
+    /// The job at `offset`, which comes later, began under an earlier owner: what has its key too may lie before it, and waits for it.
+    /// If another one stands for its key, it is judged when it comes.
+    pub fn has_begun(&mut self, offset: u64, job: &Identity, now_ms: u64) {
+        if job.by_key.is_some() && self.judge(job, now_ms) == Admission::New {
+            self.admit(offset, job, now_ms);
+            self.begun.insert(offset);
+        }
     }
 
     /// It is committed that the job at `offset` is set aside: it keeps its id and key.

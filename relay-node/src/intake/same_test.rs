@@ -20,8 +20,13 @@ enum Step {
     /// The end of the n-th job that has none is committed.
     End(usize),
     Wait(u64),
-    /// The partition is assigned anew: what is not in the log is forgotten, and delivered again.
-    Assign,
+    /// The partition is assigned anew: what is not in the log is forgotten, and delivered again. Of holders of keys the log may
+    /// say that they began.
+    Assign {
+        tells_begun: bool,
+    },
+    /// The n-th job comes of which the log says that it began.
+    Come(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -31,7 +36,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(id, key, body, redrive_of)| Step::Admit { id, key, body, redrive_of }),
         4 => any::<usize>().prop_map(Step::End),
         1 => (1..WINDOW_MS).prop_map(Step::Wait),
-        1 => Just(Step::Assign),
+        1 => any::<bool>().prop_map(|tells_begun| Step::Assign { tells_begun }),
+        2 => any::<usize>().prop_map(Step::Come),
     ]
 }
 
@@ -48,6 +54,8 @@ struct Known {
     holds: bool,
     followers: Vec<u64>,
     ended: Option<EndedJob>,
+    /// It began, and was not delivered yet.
+    comes: bool,
 }
 
 impl Known {
@@ -95,9 +103,24 @@ proptest! {
                     now_ms += ms;
                     same.tick(now_ms);
                 }
-                Step::Assign => {
-                    known.retain(|one| one.ended.is_some());
-                    same = Identities::new(same.index().clone());
+                Step::Assign { tells_begun } => {
+                    let (ended, others): (Vec<_>, Vec<_>) = known.into_iter().partition(|one| one.ended.is_some());
+                    (known, same) = (ended, Identities::new(same.index().clone()));
+                    let begun = others.into_iter().filter(|one| tells_begun && one.holds && one.key().is_some());
+                    for one in begun {
+                        let identity = Identity { redrive_of: None, ..one.identity };
+                        same.has_begun(one.offset, &identity, now_ms);
+                        if judge(&known, &identity, now_ms) == Admission::New {
+                            known.push(Known { followers: Vec::new(), comes: true, ..one });
+                        }
+                    }
+                }
+                Step::Come(index) => {
+                    let coming: Vec<usize> = (0..known.len()).filter(|at| known[*at].comes).collect();
+                    let Some(at) = index.checked_rem(coming.len()).map(|index| coming[index]) else { continue };
+                    let (offset, identity) = (known[at].offset, known[at].identity);
+                    prop_assert_eq!(same.admit(offset, &identity, now_ms), Admission::New);
+                    known[at].comes = false;
                 }
                 Step::Admit { id, key, body, redrive_of } => {
                     let identity = Identity {
@@ -114,11 +137,11 @@ proptest! {
                     }
                     if wanted != Admission::Same {
                         let holds = wanted == Admission::New;
-                        known.push(Known { offset, identity, holds, followers: Vec::new(), ended: None });
+                        known.push(Known { offset, identity, holds, followers: Vec::new(), ended: None, comes: false });
                     }
                 }
                 Step::End(index) => {
-                    let running: Vec<usize> = (0..known.len()).filter(|at| known[*at].ended.is_none()).collect();
+                    let running: Vec<usize> = (0..known.len()).filter(|at| known[*at].ended.is_none() && !known[*at].comes).collect();
                     let Some(at) = index.checked_rem(running.len()).map(|index| running[index]) else { continue };
                     let one = &mut known[at];
                     let by_key = one.identity.by_key.filter(|_| one.holds);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{Log, LogError, NewRecord, TopicPartition};
-use relay_protocol::record::{ControlRecord, StartedJob, StartedJobs};
+use relay_protocol::record::{ControlRecord, KeyHolder, StartedJob, StartedJobs};
 use relay_runtime::clock::Clock;
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,15 +19,35 @@ const QUEUE_MAX: usize = 1_024;
 /// Hands attempts to the task that registers them. Cheap to clone.
 #[derive(Clone)]
 pub struct Starts {
-    queue: mpsc::Sender<Start>,
+    queue: mpsc::Sender<Asked>,
     registrar: Arc<Registrar>,
 }
 
-struct Start {
-    partition: u32,
-    job: StartedJob,
-    accepted_at: u64,
-    events: Vec<NewRecord>,
+/// An attempt that is to begin.
+#[derive(Debug)]
+pub struct Start {
+    /// Partition of the lane.
+    pub partition: u32,
+    /// The attempt.
+    pub job: StartedJob,
+    /// The key that the job holds, if its next owner must know that before it reads the job.
+    pub holder: Option<KeyHolder>,
+    /// When the job was accepted, in milliseconds since the Unix epoch.
+    pub accepted_at: u64,
+    /// Events that tell of it.
+    pub events: Vec<NewRecord>,
+}
+
+impl Start {
+    /// An attempt of which nothing more is to be told.
+    pub fn of(partition: u32, job: StartedJob) -> Self {
+        Self { partition, job, holder: None, accepted_at: 0, events: Vec::new() }
+    }
+}
+
+/// A start, and who waits for it.
+struct Asked {
+    start: Start,
     done: oneshot::Sender<Result<(), LogError>>,
 }
 
@@ -63,41 +83,36 @@ impl Starts {
         self.registrar.stamp(now_ms)
     }
 
-    /// Returns when the attempt of a job that was accepted at `accepted_at` and the `events` that tell of it are durable; they share
-    /// a round trip.
+    /// Returns when the attempt and the events that tell of it are durable; they share a round trip.
     ///
     /// # Errors
     /// The log could not take it: the attempt must not begin.
-    pub async fn register(
-        &self,
-        partition: u32,
-        job: StartedJob,
-        accepted_at: u64,
-        events: Vec<NewRecord>,
-    ) -> Result<(), LogError> {
+    pub async fn register(&self, start: Start) -> Result<(), LogError> {
         let (done, answer) = oneshot::channel();
-        self.queue.send(Start { partition, job, accepted_at, events, done }).await.map_err(|_| LogError::Closed)?;
+        self.queue.send(Asked { start, done }).await.map_err(|_| LogError::Closed)?;
         answer.await.map_err(|_| LogError::Closed)?
     }
 }
 
-async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Arc<Registrar>, mut starts: mpsc::Receiver<Start>) {
+async fn run(log: Arc<dyn Log>, clock: Arc<dyn Clock>, registrar: Arc<Registrar>, mut starts: mpsc::Receiver<Asked>) {
     let mut batch = Vec::new();
     // What comes while one append is under way goes into the next: batches form by themselves under load.
     while starts.recv_many(&mut batch, QUEUE_MAX).await > 0 {
-        let mut by_partition: BTreeMap<u32, Vec<StartedJob>> = BTreeMap::new();
-        for start in batch.iter().filter(|_| !is_planted(Bug::UnregisteredAttempt)) {
-            by_partition.entry(start.partition).or_default().push(start.job);
+        let mut by_partition: BTreeMap<u32, (Vec<StartedJob>, Vec<KeyHolder>)> = BTreeMap::new();
+        for Asked { start, .. } in batch.iter_mut().filter(|_| !is_planted(Bug::UnregisteredAttempt)) {
+            let (jobs, holders) = by_partition.entry(start.partition).or_default();
+            jobs.push(start.job);
+            holders.extend(start.holder.take());
         }
-        let accepted_at = batch.iter().map(|start| start.accepted_at).max();
+        let accepted_at = batch.iter().map(|asked| asked.start.accepted_at).max();
         let now_ms = registrar.stamp(accepted_at.unwrap_or_default().max(clock.now_ms()));
         let mut records: Vec<NewRecord> =
-            by_partition.into_iter().map(|(partition, jobs)| registrar.started(partition, jobs, now_ms)).collect();
-        records.extend(batch.iter_mut().flat_map(|start| start.events.drain(..)));
+            by_partition.into_iter().map(|(partition, begun)| registrar.started(partition, begun, now_ms)).collect();
+        records.extend(batch.iter_mut().flat_map(|asked| asked.start.events.drain(..)));
         let outcome = log.append(records).await.map(|_| ());
-        for start in batch.drain(..) {
+        for asked in batch.drain(..) {
             // A job that was cancelled meanwhile does not wait for its answer.
-            drop(start.done.send(outcome.clone()));
+            drop(asked.done.send(outcome.clone()));
         }
     }
 }
@@ -114,10 +129,10 @@ impl Registrar {
         self.latest_ms.fetch_max(at_least_ms, Ordering::Relaxed).max(at_least_ms)
     }
 
-    fn started(&self, partition: u32, jobs: Vec<StartedJob>, now_ms: u64) -> NewRecord {
-        let record =
-            ControlRecord::Started(StartedJobs { node: self.node.clone(), incarnation: self.incarnation, jobs });
-        self.record(partition, &record, now_ms)
+    fn started(&self, partition: u32, begun: (Vec<StartedJob>, Vec<KeyHolder>), now_ms: u64) -> NewRecord {
+        let (jobs, holders) = begun;
+        let started = StartedJobs { node: self.node.clone(), incarnation: self.incarnation, jobs, holders };
+        self.record(partition, &ControlRecord::Started(started), now_ms)
     }
 
     fn record(&self, partition: u32, record: &ControlRecord, now_ms: u64) -> NewRecord {

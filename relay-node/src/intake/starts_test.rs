@@ -7,7 +7,7 @@ use relay_log::port::{Log, LogRecord, ReadEvent, Retention, Start, TopicPartitio
 use relay_protocol::record::{ControlRecord, StartedJob};
 use relay_runtime::clock::TestClock;
 
-use super::starts::{Registrar, Starts};
+use super::starts::{Registrar, Start as Attempt, Starts};
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
@@ -30,12 +30,15 @@ async fn what_is_registered_after_the_clock_was_set_back_is_found_from_the_jobs_
     let (at, clock) = (TopicPartition::new("control", 0), Arc::new(TestClock::at(NOW_MS)));
     let registrar = Registrar::new("node".to_owned(), 7, "control".into());
     let starts = Starts::spawn(log.clone(), clock.clone(), registrar);
-    let job = |offset| StartedJob { offset, attempt: 1, alone: false };
-    starts.register(0, job(1), NOW_MS - 5, Vec::new()).await.unwrap();
+    let start = |offset, accepted_at| {
+        let job = StartedJob { offset, attempt: 1, alone: false };
+        Attempt { accepted_at, ..Attempt::of(0, job) }
+    };
+    starts.register(start(1, NOW_MS - 5)).await.unwrap();
     clock.set(NOW_MS - 2 * HOUR_MS);
     // After an attempt of its own, after a job that is younger than the clock says, and for other records.
-    starts.register(0, job(2), NOW_MS - 3 * HOUR_MS, Vec::new()).await.unwrap();
-    starts.register(0, job(3), NOW_MS + 1_000, Vec::new()).await.unwrap();
+    starts.register(start(2, NOW_MS - 3 * HOUR_MS)).await.unwrap();
+    starts.register(start(3, NOW_MS + 1_000)).await.unwrap();
     assert_eq!(starts.stamp(NOW_MS), NOW_MS + 1_000);
     let found = read(&*log, &at, NOW_MS).await;
     let kinds: Vec<_> = found

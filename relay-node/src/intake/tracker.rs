@@ -192,10 +192,19 @@ impl Tracker {
 
     /// Whether another record may be read: the window still fits the metadata.
     pub fn has_room(&self) -> bool {
+        // Nearly always: all of it fits, whatever is finished.
+        let first = self.offsets.first_key_value().map_or(self.read_to, |(offset, _)| *offset);
+        if self.highest() - first < WINDOW_OFFSETS_MAX {
+            return true;
+        }
         let lowest =
             self.offsets.iter().find(|(_, state)| **state != State::Finished).map_or(self.read_to, |(o, _)| *o);
-        let highest = self.offsets.last_key_value().map_or(self.read_to, |(offset, _)| offset + 1).max(self.read_to);
-        highest - lowest < WINDOW_OFFSETS_MAX
+        self.highest() - lowest < WINDOW_OFFSETS_MAX
+    }
+
+    /// One after the newest offset that is known.
+    fn highest(&self) -> u64 {
+        self.offsets.last_key_value().map_or(self.read_to, |(offset, _)| offset + 1).max(self.read_to)
     }
 
     /// Unfinished jobs that were delivered.

@@ -3,7 +3,7 @@
 use relay_log::port::{LogRecord, RECORD_BYTES_MAX, TopicPartition};
 use relay_protocol::event::{JobCard, Place};
 use relay_protocol::limits::TRACEPARENT_BYTES_MAX;
-use relay_protocol::record::{HEADER_GATEWAY, HEADER_TRACEPARENT};
+use relay_protocol::record::{HEADER_GATEWAY, HEADER_TRACEPARENT, KeyHolder};
 use relay_protocol::{ErrorCode, Job, JobError, JobId, Priority, Task, record, topics};
 
 use super::aside::Aside;
@@ -150,6 +150,18 @@ impl Delivered {
     /// Attempts that earlier owners ended in order: the next one needs no `restarted` for their sake.
     pub fn attempts_told(&self) -> u32 {
         self.job.attempt.max(self.aside.as_ref().map_or(0, |aside| aside.attempts))
+    }
+
+    /// The key that it holds though it came back from where it was set aside, behind jobs with the same key that wait for it.
+    pub fn key_holder(&self) -> Option<KeyHolder> {
+        let idempotency_key = self.job.idempotency_key.clone().filter(|_| self.aside.is_some())?;
+        Some(KeyHolder {
+            offset: self.place.offset,
+            job_id: self.job_id,
+            tenant: self.job.tenant.clone(),
+            idempotency_key,
+            body_sha256: hex::encode(self.job.body_sha256()),
+        })
     }
 
     /// The receipt that its owner writes, if no gateway does.

@@ -40,7 +40,7 @@ use crate::events::hub::Hub;
 use crate::events::route;
 use crate::events::write::EventRecords;
 use crate::intake::earlier::Verdict;
-use crate::intake::starts::Starts;
+use crate::intake::starts::{Start, Starts};
 
 mod follow;
 mod updates;
@@ -240,7 +240,10 @@ impl<'a> Run<'a> {
         if self.job.verdict == Verdict::Suspect {
             self.link.suspicion.enter(&self.context.suspects).await;
         }
-        self.register(slot.backend.name()).await.map_err(Failure::before_backend)?;
+        if let Err(error) = self.register(slot.backend.name()).await {
+            self.link.suspicion.not_begun();
+            return Err(Failure::before_backend(error).into());
+        }
         self.pass("backend");
         let began = Instant::now();
         let (output, partials) = self.call(&slot, media).await;
@@ -293,7 +296,8 @@ impl<'a> Run<'a> {
         // events all the same, so that they must not change.
         let began_ms = self.context.clock.now_ms();
         while let Err(error) = {
-            let registered = |events| self.context.starts.register(partition, job, accepted_at, events);
+            let start = |events| Start { partition, job, holder: self.job.key_holder(), accepted_at, events };
+            let registered = |events| self.context.starts.register(start(events));
             self.tell(self.started_event(backend, began_ms), registered).await
         } {
             if !matches!(error, LogError::Unavailable(_)) {

@@ -88,6 +88,14 @@ impl Suspicion {
         }
     }
 
+    /// No attempt began there after all: the next suspect may have the place, and this one waits for it anew.
+    pub(super) fn not_begun(&self) {
+        let mut state = self.state();
+        if matches!(*state, State::Alone(_, None)) {
+            *state = State::Outside;
+        }
+    }
+
     /// Begins to leave the place if an attempt began there at least `turn` ago; returns its number, to be written down as not
     /// alone before [`Suspicion::left`].
     pub fn leave_after(&self, turn: Duration, now: Instant) -> Option<u32> {

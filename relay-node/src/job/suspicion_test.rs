@@ -48,3 +48,18 @@ async fn a_run_that_is_dropped_leaves_the_place_and_wants_none() {
     drop(run);
     assert!(place.enter().now_or_never().flatten().is_some());
 }
+
+#[tokio::test]
+async fn an_attempt_that_does_not_begin_leaves_the_place_to_others() {
+    let place = SuspectPlace::default();
+    let (first, second) = (Suspicion::default(), Suspicion::default());
+    first.enter(&place).await;
+    first.not_begun();
+    second.enter(&place).now_or_never().expect("nobody is there");
+    assert!(!first.is_alone() && second.is_alone());
+    second.began(1, Instant::now());
+    second.not_begun();
+    assert!(second.is_alone(), "what began must be written down before it leaves");
+    let mut again = Box::pin(first.enter(&place));
+    assert!(again.as_mut().now_or_never().is_none(), "it waits anew");
+}

@@ -141,7 +141,10 @@ impl SimMember {
                 for assignment in &assignments {
                     state.owned.insert(assignment.at.clone(), assignment.epoch);
                     let newest = journal.epochs.entry(assignment.at.clone()).or_default();
-                    *newest = assignment.epoch.max(*newest);
+                    if assignment.epoch >= *newest {
+                        *newest = assignment.epoch;
+                        journal.owners.insert(assignment.at.clone(), self.shared.gate.number);
+                    }
                 }
                 MemberEvent::Assigned(assignments)
             }

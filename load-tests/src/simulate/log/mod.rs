@@ -15,7 +15,7 @@ use relay_log::port::{
     Committed, JoinSpec, Log, LogError, LogReader, LogRecord, Member, NewRecord, Start, TopicPartition, TopicSpec,
     TopicState, Watermarks,
 };
-use relay_protocol::topics;
+use relay_protocol::{Event, EventKind, topics};
 use relay_runtime::clock::Clock;
 use relay_runtime::random::{Random, SeededRandom};
 use tokio::sync::Notify;
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use super::clock::VirtualClock;
 use super::counts::{Counts, Fault, Op, Phase};
 use super::gate::Gate;
-use super::history::CommitSeen;
+use super::history::{CommitSeen, Moment};
 use member::{MemberShared, SimMember};
 use reader::SimReader;
 
@@ -55,10 +55,12 @@ pub(super) struct Engine {
 pub(super) struct Journal {
     /// Commits that happened, in order.
     pub(super) commits: Vec<CommitSeen>,
-    /// Records whose writer was never told that they are there.
-    pub(super) unsure: BTreeSet<(TopicPartition, u64)>,
+    /// When which life wrote each start of an attempt of a job that was its own then.
+    pub(super) starts: BTreeMap<(TopicPartition, u64), Moment>,
     /// Newest epoch in which each partition was assigned.
     epochs: BTreeMap<TopicPartition, u64>,
+    /// The life that has it.
+    owners: BTreeMap<TopicPartition, u64>,
 }
 
 struct Listener {
@@ -121,9 +123,9 @@ impl Engine {
         lock(&self.journal).commits.clone()
     }
 
-    /// The records whose writers were never told that they are there.
-    pub(super) fn unsure(&self) -> BTreeSet<(TopicPartition, u64)> {
-        lock(&self.journal).unsure.clone()
+    /// When which life wrote each start of an attempt of a job that was its own then.
+    pub(super) fn starts(&self) -> BTreeMap<(TopicPartition, u64), Moment> {
+        lock(&self.journal).starts.clone()
     }
 
     /// Heartbeats: members without word leave, what waits too long is taken.
@@ -224,15 +226,28 @@ impl Engine {
         self.wake_members();
     }
 
-    /// Appends; returns the places. Nobody was told of them yet.
-    fn append_now(&self, records: Vec<NewRecord>) -> Result<Vec<(TopicPartition, u64)>, LogError> {
+    /// Appends what a life writes.
+    fn append_now(&self, life: u64, records: Vec<NewRecord>) -> Result<Vec<u64>, LogError> {
         let mut writes = Vec::new();
-        let to: Vec<_> = records.iter().map(|record| record.to.clone()).collect();
         let offsets = lock(&self.core).append(records, &mut writes)?;
+        self.note_starts(life, &writes);
         self.publish(&writes);
-        let places: Vec<_> = to.into_iter().zip(offsets).collect();
-        lock(&self.journal).unsure.extend(places.iter().cloned());
-        Ok(places)
+        Ok(offsets)
+    }
+
+    fn note_starts(&self, life: u64, writes: &[Write]) {
+        let (mut journal, moment) = (lock(&self.journal), Moment { life, at_ms: self.clock.now_ms() });
+        for write in writes {
+            let Write::Record(_, record) = write else { continue };
+            let event = record.value.as_deref().filter(|_| &*record.at.topic == topics::EVENTS);
+            let event = event.and_then(|value| serde_json::from_slice::<Event>(value).ok());
+            let started = event.filter(|event| event.event == EventKind::Started).and_then(|event| event.place);
+            let Some(place) = started else { continue };
+            let of = TopicPartition::new(topics::jobs(&place.lane), place.partition);
+            if journal.owners.get(&of) == Some(&life) {
+                journal.starts.insert((record.at.clone(), record.offset), moment);
+            }
+        }
     }
 }
 
@@ -314,18 +329,17 @@ impl Log for SimLog {
             return Err(unavailable("nothing was appended"));
         }
         if records.len() > 1 && engine.rolls(Fault::AppendTorn, 8) {
-            engine.append_now(self.torn(&records))?;
+            engine.append_now(self.gate.number, self.torn(&records))?;
             return Err(unavailable("some of it was appended"));
         }
-        let places = engine.append_now(records)?;
+        let offsets = engine.append_now(self.gate.number, records)?;
         if engine.rolls(Fault::AppendAnswerLost, 8 * more) {
             tokio::time::sleep(TIMEOUT).await;
             return Err(unavailable("the answer to an append was lost"));
         }
         engine.latency().await;
         self.gate.pass(op, Phase::After).await;
-        lock(&engine.journal).unsure.retain(|place| !places.contains(place));
-        Ok(places.into_iter().map(|(_, offset)| offset).collect())
+        Ok(offsets)
     }
 
     async fn watermarks(&self, at: &TopicPartition) -> Result<Watermarks, LogError> {

@@ -24,7 +24,7 @@ use super::keeping::{Keeping, KeptKey};
 use super::remote::Remotes;
 use super::room::{Shares, Waiting};
 use super::rooms::Rooms;
-use super::same::{Admission, Identities};
+use super::same::{Admission, Identities, Identity};
 use super::side::{SideKey, Sides};
 use super::tracker::{Delivery, Tracker};
 use crate::fair::Weights;
@@ -144,6 +144,8 @@ struct Partition {
     followers: BTreeMap<u64, Delivered>,
     /// What earlier owners did with the jobs that were not admitted yet.
     earlier: Earlier,
+    /// Jobs that earlier owners began, and that hold a key, by offset.
+    key_holders: BTreeMap<u64, Identity>,
     cancels: Cancels,
     /// Jobs that earlier owners keep running.
     remotes: Remotes<Delivered, Box<KeptEnd>>,
@@ -258,6 +260,7 @@ impl<P: Ends> Core<P> {
             same: Identities::new(DedupIndex::new(0)),
             followers: BTreeMap::new(),
             earlier: Earlier::default(),
+            key_holders: BTreeMap::new(),
             cancels: Cancels::default(),
             remotes: Remotes::new(self.limits.handover_timeout_ms),
             paused: false,
@@ -274,6 +277,9 @@ impl<P: Ends> Core<P> {
         let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| !owned.control_read) else { return };
         // Of jobs that ended nobody will ask.
         let inherited = owned.tracker.inherited();
+        for holder in started.holders.iter().filter(|holder| !inherited.is_finished(holder.offset)) {
+            owned.key_holders.extend(Identity::of_holder(holder).map(|job| (holder.offset, job)));
+        }
         for job in started.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
             owned.earlier.started(&started.node, started.incarnation, job);
         }
@@ -327,8 +333,9 @@ impl<P: Ends> Core<P> {
         let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
         let mut effects = Vec::new();
         if owned.control_read && owned.dedup_read && owned.sides_read {
-            let Partition { sides, same, .. } = owned;
+            let Partition { sides, same, key_holders, .. } = owned;
             sides.entries().for_each(|entry| same.is_aside(&entry.identity));
+            std::mem::take(key_holders).iter().for_each(|(offset, job)| same.has_begun(*offset, job, now_ms));
             for job in owned.held.take().unwrap_or_default() {
                 self.admit(job, now_ms, &mut effects);
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{CommitOffset, Committed};
 
-use super::{Batch, Core, Effect, Ends, Key};
+use super::{Batch, Core, Effect, Ends, Key, Partition};
 use crate::intake::side::SideKey;
 use crate::intake::tracker::Progress;
 use crate::job::delivered::Duplicate;
@@ -93,15 +93,19 @@ impl<P> Core<P> {
     }
 
     fn releases(&mut self) -> Vec<Effect<P>> {
+        let is_taken = |owned: &&Partition| owned.revoking && !owned.announcing;
+        // Nearly always: no rebalance is under way.
+        if !self.partitions.values().any(|owned| is_taken(&owned)) {
+            return Vec::new();
+        }
         let ended = self.finished.iter().map(|(at, _, _)| at.0);
         let left = self.finished_aside.iter().map(|((partition, _), _, _)| *partition);
         let busy: BTreeSet<u32> = self.running.keys().map(|key| key.0).chain(ended).chain(left).collect();
-        let in_commit = if self.committing { self.in_commit.clone() } else { BTreeSet::new() };
+        let is_in_commit = |number: &u32| self.committing && self.in_commit.contains(number);
         let settled: Vec<u32> = self
             .partitions
             .iter()
-            .filter(|(_, owned)| owned.revoking && !owned.announcing)
-            .filter(|(number, _)| !busy.contains(number) && !in_commit.contains(number))
+            .filter(|(number, owned)| is_taken(owned) && !busy.contains(number) && !is_in_commit(number))
             .map(|(number, _)| *number)
             .collect();
         for number in &settled {

@@ -8,6 +8,7 @@ use relay_protocol::record::StartedJob;
 use tokio::time::Instant;
 
 use super::{Key, Lane, tell};
+use crate::intake::starts::Start;
 
 /// Time between two looks at a suspect whose turn others wait for: turns may be short.
 const LOOK: Duration = Duration::from_millis(5);
@@ -39,10 +40,12 @@ impl Lane {
             (running.link.clone(), running.epoch, self.context.starts.clone(), ctx.address());
         let job = StartedJob { offset: key.1, attempt, alone: false };
         actix::spawn(async move {
-            while let Err(error) = starts.register(key.0, job, 0, Vec::new()).await {
-                if !matches!(error, LogError::Unavailable(_)) {
+            // Whatever the log says now: while it is not written nobody else gets the place.
+            while let Err(error) = starts.register(Start::of(key.0, job)).await {
+                if matches!(error, LogError::Closed) {
                     return;
                 }
+                tracing::warn!(%error, partition = key.0, offset = key.1, "a suspect cannot make room, trying again");
                 tokio::time::sleep(WRITE_RETRY).await;
             }
             link.suspicion.left();
