@@ -46,8 +46,8 @@ check "tidy" cargo run --quiet -p xtask -- tidy
 echo "== python for the producer examples and the S3 server"
 if scripts/python.sh; then :; else failed=$((failed + 1)); fi
 
-echo "== the clients of the producer examples"
-if scripts/producers.sh; then :; else failed=$((failed + 1)); fi
+echo "== the clients of the examples"
+if scripts/examples.sh; then :; else failed=$((failed + 1)); fi
 
 echo "== a Kafka broker of our own"
 kafka_dir=$out/kafka

@@ -97,6 +97,14 @@ impl Audit {
         self.put(self.writer.entry("denied", actor, json!({ "what": what, "code": code })));
     }
 
+    /// A call of the OpenAI-compatible API is over.
+    pub fn call(&self, actor: Actor<'_>, job_id: JobId, traceparent: &str, detail: Value) {
+        let mut entry = self.writer.entry("call.ended", actor, detail);
+        entry.job_id = Some(job_id);
+        entry.trace_id = trace_id(Some(traceparent));
+        self.put(entry);
+    }
+
     /// Something happened to a session: `opened`, `resumed`, `moved` or `closed`.
     pub fn session(&self, happened: &str, actor: Actor<'_>, session_id: SessionId, detail: Value) {
         let mut entry = self.writer.entry(&format!("session.{happened}"), actor, detail);

@@ -12,6 +12,7 @@ use crate::backend::localai::LocalAiSettings;
 use crate::dlq::DlqSettings;
 use crate::events::catch_up::EventSettings;
 use crate::fair::{WEIGHT_MAX, Weights};
+use crate::gateway::openai::OpenAiSettings;
 use crate::intake::earlier::PoisonLimits;
 use crate::job::claim_check::StoreSettings;
 use crate::job::retry::{RetrySettings, Tiers};
@@ -45,6 +46,7 @@ pub struct Settings {
     pub store: StoreSettings,
     pub inputs: InputSettings,
     pub gateway: GatewaySettings,
+    pub openai: OpenAiSettings,
     pub events: EventSettings,
     pub builtin: BuiltinSettings,
     pub backends: BackendSettings,
@@ -194,6 +196,7 @@ impl Settings {
         }
         self.store.check(self.inputs.upload_bytes_max)?;
         self.dlq.check()?;
+        self.openai.check()?;
         if let Err(problem) = crate::job::url_input::Networks::parse(&self.inputs.url_allow_private) {
             return wrong("inputs.url_allow_private", &problem);
         }

@@ -49,9 +49,9 @@ impl Drop for Watching {
     }
 }
 
-/// The example programs, with the clients that scripts/producers.sh installs.
+/// The example programs, with the clients that scripts/examples.sh installs.
 fn examples() -> Vec<(&'static str, Command)> {
-    let (root, clients) = (repository().join("examples/producers"), repository().join(".cache/producers"));
+    let (root, clients) = (repository().join("examples/producers"), repository().join(".cache/examples/producers"));
     let mut python = Command::new(clients.join("python/bin/python"));
     python.arg(root.join("python/submit.py"));
     let mut java = Command::new("java");
@@ -70,7 +70,7 @@ fn the_examples_in_python_java_and_node_keep_the_contract() -> anyhow::Result<()
     let watching = Watching::start(&cluster.bootstrap, &junit, &["--records", "3", "--ends"])?;
     for (language, mut program) in examples() {
         let output = program.args([&cluster.bootstrap, "loudness"]).arg(&sample).output();
-        let output = output.with_context(|| format!("{language}: run scripts/producers.sh first"))?;
+        let output = output.with_context(|| format!("{language}: run scripts/examples.sh first"))?;
         assert!(output.status.success(), "{language}: {}", String::from_utf8_lossy(&output.stderr));
         let [place, end] = &lines(&output.stdout)?[..] else { anyhow::bail!("{language} prints two lines") };
         let key = format!("default/{}", place["id"].as_str().context("no id")?);
@@ -91,11 +91,11 @@ fn a_wrong_producer_is_told_each_rule_that_it_breaks() -> anyhow::Result<()> {
     let cluster = Cluster::start(1, &[])?;
     let junit = cluster.folder().join("report.xml");
     let watching = Watching::start(&cluster.bootstrap, &junit, &["--records", "9", "--ends", "--timeout-s", "60"])?;
-    let produced = Command::new(repository().join(".cache/producers/python/bin/python"))
+    let produced = Command::new(repository().join(".cache/examples/producers/python/bin/python"))
         .arg(repository().join("load-tests/tests/cluster/wrong_producer.py"))
         .arg(&cluster.bootstrap)
         .output()
-        .context("run scripts/producers.sh first")?;
+        .context("run scripts/examples.sh first")?;
     assert!(produced.status.success(), "{}", String::from_utf8_lossy(&produced.stderr));
     let (content, text) = watching.end()?;
     assert!(!content, "{text}");

@@ -8,9 +8,11 @@ use relay_protocol::{ErrorCode, JobError, JobId, Task};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use self::forward::Forward;
 use crate::job::media::Media;
 
 pub mod builtin;
+pub mod forward;
 pub mod in_process;
 pub mod localai;
 pub mod pool;
@@ -138,6 +140,15 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// See [`BackendError`]; each variant says what the caller should do.
     async fn call(&self, call: Call, updates: Updates) -> Result<Output, BackendError>;
+
+    /// Passes a request of its own HTTP API on, and returns its answer, whatever that says.
+    ///
+    /// # Errors
+    /// There is no answer; [`BackendError::Rejected`] from what has no such API.
+    async fn forward(&self, forward: Forward) -> Result<reqwest::Response, BackendError> {
+        let reason = format!("{} has no HTTP API with a path {}", self.name(), forward.path);
+        Err(BackendError::Rejected { code: ErrorCode::BackendRejected, reason })
+    }
 }
 
 /// Reads a text parameter.

@@ -1,6 +1,6 @@
 //! The node's backends and their slots: who may call which backend now.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use relay_protocol::cluster::{BackendInfo, SlotDemand, SlotGrant};
@@ -76,7 +76,28 @@ impl Pool {
         priority: Priority,
         avoid: &[String],
     ) -> Result<Slot, BackendError> {
-        let need = Need { task, model: model.map(str::to_owned), priority, avoid: avoid.to_vec() };
+        self.take(Need { task, model: model.map(str::to_owned), priority, avoid: avoid.to_vec(), is_strict: false })
+            .await
+    }
+
+    /// The same, but never of a backend in `avoid`.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`].
+    pub async fn acquire_elsewhere(
+        &self,
+        task: Task,
+        model: Option<&str>,
+        priority: Priority,
+        avoid: &[String],
+    ) -> Result<Slot, BackendError> {
+        self.take(Need { task, model: model.map(str::to_owned), priority, avoid: avoid.to_vec(), is_strict: true })
+            .await
+    }
+
+    async fn take(&self, need: Need) -> Result<Slot, BackendError> {
+        let (task, model) = (need.task, need.model.clone());
+        let model = model.as_deref();
         let (ticket, answer) = {
             let mut state = self.lock();
             match state.slots.request(need) {
@@ -102,7 +123,13 @@ impl Pool {
     /// # Errors
     /// [`BackendError::Rejected`] if not.
     pub fn check(&self, task: Task, model: Option<&str>) -> Result<(), BackendError> {
-        let need = Need { task, model: model.map(str::to_owned), priority: Priority::Normal, avoid: Vec::new() };
+        let need = Need {
+            task,
+            model: model.map(str::to_owned),
+            priority: Priority::Normal,
+            avoid: Vec::new(),
+            is_strict: false,
+        };
         let mut state = self.lock();
         match state.slots.request(need) {
             Answer::Refused(refusal) => Err(refused(refusal, task, model)),
@@ -121,13 +148,25 @@ impl Pool {
     /// Whether some backend answers, beside those in `avoid`, that can do `task` with `model`: now, or once it has a free
     /// slot. True before the cluster's backends are known.
     pub fn can_run(&self, task: Task, model: Option<&str>, avoid: &[String]) -> bool {
-        let need = Need { task, model: model.map(str::to_owned), priority: Priority::Normal, avoid: avoid.to_vec() };
+        let need = Need {
+            task,
+            model: model.map(str::to_owned),
+            priority: Priority::Normal,
+            avoid: avoid.to_vec(),
+            is_strict: false,
+        };
         self.lock().slots.can_run(&need)
     }
 
     /// Whether a job with this task and model can only wait for a backend to come back.
     pub fn is_stuck(&self, task: Task, model: Option<&str>) -> bool {
-        let need = Need { task, model: model.map(str::to_owned), priority: Priority::Normal, avoid: Vec::new() };
+        let need = Need {
+            task,
+            model: model.map(str::to_owned),
+            priority: Priority::Normal,
+            avoid: Vec::new(),
+            is_strict: false,
+        };
         self.lock().slots.is_stuck(&need)
     }
 
@@ -149,6 +188,11 @@ impl Pool {
         }
         let decided = state.slots.update(known);
         self.hand_out(state, decided);
+    }
+
+    /// The models of the backends that answer, each once, by name.
+    pub fn models(&self) -> BTreeSet<String> {
+        self.lock().slots.models().cloned().collect()
     }
 
     /// Whether the cluster's backends are known; before that, no job is refused for want of one.

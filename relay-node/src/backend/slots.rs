@@ -25,6 +25,8 @@ pub struct Need {
     pub priority: Priority,
     /// Backends that failed this request before: taken last.
     pub avoid: Vec<String>,
+    /// Those in `avoid` are not taken at all.
+    pub is_strict: bool,
 }
 
 /// What is known of one backend.
@@ -165,6 +167,12 @@ impl Slots {
         self.backends.entry(BUILTIN.to_owned()).or_insert_with(new).known = Some(known);
     }
 
+    /// The models of the backends that answer.
+    pub fn models(&self) -> impl Iterator<Item = &String> {
+        let known = self.backends.values().filter_map(|backend| backend.known.as_ref());
+        known.filter(|known| known.healthy).flat_map(|known| &known.models)
+    }
+
     /// Requests in flight at each backend.
     pub fn in_use(&self) -> impl Iterator<Item = (&str, u32, u32)> {
         self.backends.iter().map(|(name, backend)| (name.as_str(), backend.in_use, backend.granted()))
@@ -289,6 +297,9 @@ impl Backend {
     /// It answers and does such work.
     fn fits(&self, name: &str, need: &Need) -> bool {
         let Some(known) = &self.known else { return false };
+        if need.is_strict && need.avoid.iter().any(|avoided| avoided == name) {
+            return false;
+        }
         let fits = if name == BUILTIN {
             is_builtin(need)
         } else {

@@ -118,7 +118,7 @@ impl World {
         match step {
             Step::Request { task, model, priority, avoid } => {
                 let model = model.map(|index| MODELS[index].to_owned());
-                let need = Need { task, model, priority, avoid };
+                let need = Need { task, model, priority, avoid, is_strict: false };
                 let refusal = self.refusal(&need);
                 match self.slots.request(need.clone()) {
                     Answer::Granted(name) => self.granted(name, &need),
@@ -205,7 +205,7 @@ proptest! {
 
 fn need(avoid: &[&str]) -> Need {
     let avoid = avoid.iter().map(|name| (*name).to_owned()).collect();
-    Need { task: Task::Transcribe, model: None, priority: Priority::Normal, avoid }
+    Need { task: Task::Transcribe, model: None, priority: Priority::Normal, avoid, is_strict: false }
 }
 
 fn two_backends(one: u32, other: u32) -> Slots {
@@ -220,6 +220,15 @@ fn a_backend_that_failed_the_request_is_taken_last() {
     let mut slots = two_backends(1, 1);
     assert_eq!(slots.request(need(&["a"])), Answer::Granted("b".to_owned()));
     assert_eq!(slots.request(need(&["a"])), Answer::Granted("a".to_owned()), "better than to wait");
+}
+
+#[test]
+fn a_request_that_must_go_elsewhere_waits_rather_than_go_back() {
+    let mut slots = two_backends(1, 1);
+    let elsewhere = || Need { is_strict: true, ..need(&["a"]) };
+    assert_eq!(slots.request(elsewhere()), Answer::Granted("b".to_owned()));
+    let Answer::Waiting(ticket) = slots.request(elsewhere()) else { panic!("a slot of a is free, and not for it") };
+    assert_eq!(slots.release("b"), [Decided { ticket, answer: Ok("b".to_owned()) }]);
 }
 
 #[test]
@@ -250,7 +259,7 @@ fn a_listed_backend_that_is_down_is_waited_for() {
 fn a_backend_that_is_always_busy_serves_each_priority_by_its_weight() {
     let mut slots = Slots::new(Weights { interactive: 3, normal: 2, batch: 1 });
     slots.set_builtin(1);
-    let need = |priority| Need { task: Task::Probe, model: None, priority, avoid: Vec::new() };
+    let need = |priority| Need { task: Task::Probe, model: None, priority, avoid: Vec::new(), is_strict: false };
     assert_eq!(slots.request(need(Priority::Normal)), Answer::Granted(BUILTIN.to_owned()));
     let mut waiting = BTreeMap::new();
     for priority in PRIORITIES.repeat(120) {

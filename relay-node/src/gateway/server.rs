@@ -9,7 +9,7 @@ use relay_runtime::http_trace::request_spans;
 use relay_runtime::metrics::Metrics;
 use relay_runtime::{http_error, ops_http};
 
-use super::{connect, denials, dlq, jobs, proxy, retry, uploads, view};
+use super::{connect, denials, dlq, jobs, openai, proxy, retry, uploads, view};
 use crate::state::NodeState;
 
 /// Time to send the head of a request; slower clients are cut off.
@@ -34,10 +34,12 @@ pub fn start(
     let gateway = node.settings.gateway.clone();
     let auth = web::Data::new(auth);
     let readiness = node.readiness.clone();
+    let calls = web::Data::new(openai::Calls::new(&node.settings.openai));
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(node.clone())
             .app_data(auth.clone())
+            .app_data(calls.clone())
             .app_data(http_error::json_config(JSON_BYTES_MAX))
             .app_data(http_error::query_config())
             .app_data(http_error::path_config())
@@ -51,12 +53,15 @@ pub fn start(
             .configure(jobs::configure)
             .configure(dlq::configure)
             .configure(uploads::configure)
+            .configure(openai::configure)
             .configure(proxy::configure)
             .default_service(web::to(http_error::not_found))
     })
     .workers(gateway.threads)
     // Events are small and come one by one: none waits for the acknowledgement of the one before.
     .tcp_nodelay(true)
+    // A client that goes away ends its call, also at the backend.
+    .h1_allow_half_closed(false)
     .max_connections(gateway.connections_max)
     .client_request_timeout(HEAD_TIMEOUT)
     .keep_alive(KEEP_ALIVE)

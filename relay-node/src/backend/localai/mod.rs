@@ -14,9 +14,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use relay_protocol::{ErrorCode, Task};
+use relay_protocol::{ErrorCode, JobId, Task};
 use serde::Deserialize;
 
+use super::forward::Forward;
 use super::pool::Connect;
 use super::{Backend, BackendError, Call, Output, Updates};
 
@@ -67,9 +68,13 @@ impl LocalAi {
     }
 
     fn post(&self, path: &str, call: &Call) -> reqwest::RequestBuilder {
+        self.request(path, call.job_id, call.traceparent.as_deref())
+    }
+
+    fn request(&self, path: &str, job_id: JobId, traceparent: Option<&str>) -> reqwest::RequestBuilder {
         let mut request =
-            self.client.post(format!("{}{path}", self.url)).header("X-Correlation-ID", call.job_id.to_string());
-        if let Some(traceparent) = &call.traceparent {
+            self.client.post(format!("{}{path}", self.url)).header("X-Correlation-ID", job_id.to_string());
+        if let Some(traceparent) = traceparent {
             request = request.header("traceparent", traceparent);
         }
         match &self.api_key {
@@ -123,6 +128,16 @@ impl Backend for LocalAi {
                 reason: format!("task {} does not run on LocalAI", call.task),
             }),
         }
+    }
+
+    async fn forward(&self, forward: Forward) -> Result<reqwest::Response, BackendError> {
+        let Forward { path, content_type, body, bytes, job_id, traceparent } = forward;
+        let request = self
+            .request(path, job_id, Some(&traceparent))
+            .header(reqwest::header::CONTENT_TYPE, content_type)
+            .header(reqwest::header::CONTENT_LENGTH, bytes)
+            .body(body);
+        request.send().await.map_err(|error| failure::transport(&error))
     }
 }
 

@@ -1,0 +1,13 @@
+//! The OpenAI-compatible API in front of simulated LocalAI servers: what passes, what is tried elsewhere, what is refused.
+
+#[path = "openai/cluster.rs"]
+mod cluster;
+
+#[path = "openai/elsewhere.rs"]
+mod elsewhere;
+#[path = "openai/official.rs"]
+mod official;
+#[path = "openai/passed_on.rs"]
+mod passed_on;
+#[path = "openai/refused.rs"]
+mod refused;

@@ -1,0 +1,173 @@
+//! One call from its request to the begin of its answer: slots, attempts, other backends.
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+use relay_protocol::{ErrorCode, JobError, JobId, Priority, Task};
+use relay_runtime::auth::Identity;
+use relay_runtime::telemetry::current_traceparent;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::Path;
+use super::answer::{mark, respond};
+use super::attempt::{Answer, Failed, attempt};
+use super::error;
+use super::record::Record;
+use super::request::Request;
+use crate::backend::BackendError;
+use crate::backend::forward::Forward;
+use crate::backend::pool::{Pool, Slot};
+use crate::state::NodeState;
+
+/// Wait before the same backend is tried again that says nothing about it; doubles with each attempt.
+const SAME_BACKEND_DELAY: Duration = Duration::from_millis(250);
+/// How long a call waits while no backend answers: one that is started again, or was not asked yet, is there by then.
+const NOBODY_WAIT: Duration = Duration::from_secs(5);
+/// Time between two looks for one.
+const NOBODY_LOOK: Duration = Duration::from_millis(100);
+/// Status of a backend that does not know the relay's key: the client's is another one.
+const KEY_REFUSED: [u16; 2] = [401, 403];
+
+/// What is tried.
+struct Call<'a> {
+    pool: &'a Pool,
+    task: Task,
+    request: &'a Request,
+    /// Backends whose last attempt failed.
+    failed: Vec<String>,
+    /// From when on the last of these may be tried again.
+    rested: Instant,
+    /// Until then a slot is waited for.
+    until: Instant,
+}
+
+/// Makes the call and answers its client.
+pub(super) async fn run(
+    node: &web::Data<NodeState>,
+    path: Path,
+    request: Request,
+    identity: &Identity,
+) -> HttpResponse {
+    let online = match node.online() {
+        Ok(online) => online,
+        Err(refused) => return error::refused(path.path, &refused),
+    };
+    if let Err(refused) = node.pool.check(path.task, request.model.as_deref()) {
+        return error::refused(path.path, &refused.to_job_error());
+    }
+    let job_id = JobId::new(node.clock.now_ms(), online.reply_partition, node.random.next_u64());
+    let mut record = Record::begin(path, job_id, current_traceparent().to_string(), identity, online.audit.clone());
+    record.model = request.model.clone();
+    let settings = &node.settings.openai;
+    let until = Instant::now() + Duration::from_millis(settings.wait_timeout_ms);
+    let mut call = Call {
+        pool: &node.pool,
+        task: path.task,
+        request: &request,
+        failed: Vec::new(),
+        rested: Instant::now(),
+        until,
+    };
+    let mut last = None;
+    loop {
+        let slot = match (call.slot().await, last) {
+            (Ok(slot), _) => slot,
+            (Err(_), Some(failed)) => return failed_for_good(record, failed),
+            (Err(refused), None) => return give_up(record, &refused, None),
+        };
+        record.backend = Some(slot.backend.name().to_owned());
+        record.attempts += 1;
+        let failed = match attempt(&*slot.backend, forward(path, &request, &record)).await {
+            Ok(answer) => return respond(answer, Some(slot.permit), record, "ok"),
+            Err(failed) => failed,
+        };
+        drop(slot.permit);
+        if !failed.error.is_retryable() {
+            return rejected(record, failed);
+        }
+        record.attempt_failed(failed.error.to_job_error().known_code().unwrap_or(ErrorCode::Internal).as_str());
+        tracing::debug!(error = %failed.error, backend = slot.backend.name(), %job_id, "an attempt of a call failed");
+        if record.attempts >= settings.attempts_max {
+            return failed_for_good(record, failed);
+        }
+        call.failed(slot.backend.name(), &failed.error, record.attempts);
+        last = Some(failed);
+    }
+}
+
+fn forward(path: Path, request: &Request, record: &Record) -> Forward {
+    Forward {
+        path: path.path,
+        content_type: request.content_type.clone(),
+        body: request.body.body(),
+        bytes: request.body.bytes(),
+        job_id: record.job_id,
+        traceparent: record.traceparent.clone(),
+    }
+}
+
+impl Call<'_> {
+    /// An attempt at a backend failed: others are preferred, and it rests for as long as it asks, or for longer after each attempt.
+    fn failed(&mut self, backend: &str, error: &BackendError, attempts: u32) {
+        let delay = SAME_BACKEND_DELAY.saturating_mul(1 << attempts.saturating_sub(1).min(8));
+        self.rested = Instant::now() + error.retry_after().unwrap_or(delay);
+        self.failed.push(backend.to_owned());
+    }
+
+    /// A slot, of a backend that has not failed if one comes free before those that did have rested.
+    async fn slot(&self) -> Result<Slot, JobError> {
+        let (task, model) = (self.task, self.request.model.as_deref());
+        self.somebody().await?;
+        let busy = || JobError::new(ErrorCode::BackendBusy, "every backend that can do this is busy");
+        if !self.failed.is_empty() {
+            let rested = self.rested.min(self.until);
+            if self.pool.can_run(task, model, &self.failed) {
+                let elsewhere = self.pool.acquire_elsewhere(task, model, Priority::Interactive, &self.failed);
+                if let Ok(slot) = timeout_at(rested, elsewhere).await {
+                    return slot.map_err(|error| error.to_job_error());
+                }
+            }
+            if self.rested >= self.until {
+                return Err(busy());
+            }
+            sleep_until(rested).await;
+        }
+        let slot = self.pool.acquire(task, model, Priority::Interactive, &self.failed);
+        timeout_at(self.until, slot).await.map_err(|_| busy())?.map_err(|error| error.to_job_error())
+    }
+
+    /// Waits for some backend to answer.
+    async fn somebody(&self) -> Result<(), JobError> {
+        let until = self.until.min(Instant::now() + NOBODY_WAIT);
+        while !self.pool.can_run(self.task, self.request.model.as_deref(), &[]) {
+            if Instant::now() >= until {
+                return Err(JobError::new(ErrorCode::BackendBusy, "no backend that can do this answers now"));
+            }
+            sleep(NOBODY_LOOK).await;
+        }
+        Ok(())
+    }
+}
+
+/// A backend refused what every backend will refuse: its own words go to the client.
+fn rejected(record: Record, failed: Failed) -> HttpResponse {
+    match failed.answer {
+        Some(answer) => respond(answer, None, record, "rejected"),
+        None => give_up(record, &failed.error.to_job_error(), None),
+    }
+}
+
+/// All attempts failed: the last backend's own words, unless they are about the relay.
+fn failed_for_good(record: Record, failed: Failed) -> HttpResponse {
+    let retry_after_s = failed.error.retry_after().map(|wait| wait.as_secs());
+    let own = |answer: &Answer| !KEY_REFUSED.contains(&answer.status) && !answer.is_events();
+    match failed.answer.filter(own) {
+        Some(answer) => respond(answer, None, record, "failed"),
+        None => give_up(record, &failed.error.to_job_error(), retry_after_s),
+    }
+}
+
+fn give_up(mut record: Record, error: &JobError, retry_after_s: Option<u64>) -> HttpResponse {
+    record.ended("failed");
+    mark(error::answer(error, retry_after_s), &record)
+}

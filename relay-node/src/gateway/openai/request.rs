@@ -1,0 +1,95 @@
+//! What a call says that the relay must know: its model. Everything else is between the client and the backend.
+
+use actix_multipart::Multipart;
+use actix_web::error::PayloadError;
+use actix_web::http::header;
+use actix_web::{HttpRequest, web};
+use futures_util::StreamExt;
+use relay_protocol::{ErrorCode, JobError, Task};
+use serde::Deserialize;
+
+use super::Path;
+use super::spool::Spool;
+use crate::gateway::body::Pace;
+use crate::state::NodeState;
+
+/// Longest name of a model, in bytes.
+const MODEL_BYTES_MAX: usize = 512;
+/// Asks for the way over the log.
+const DURABLE: &str = "x-relay-durable";
+
+/// One call.
+pub(super) struct Request {
+    /// With which model, if the client says so.
+    pub(super) model: Option<String>,
+    pub(super) content_type: String,
+    pub(super) body: Spool,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    model: Option<String>,
+}
+
+/// Reads a call to its end.
+///
+/// # Errors
+/// The body is too large, too slow, or cannot be read; there is no model where one is needed.
+pub(super) async fn read(
+    node: &NodeState,
+    path: Path,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<Request, JobError> {
+    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    if text(DURABLE).is_some_and(|wanted| wanted.eq_ignore_ascii_case("true")) {
+        let message = format!("{DURABLE} is not offered on this path: submit a job to /v1/jobs instead");
+        return Err(JobError::new(ErrorCode::InvalidField, message));
+    }
+    let content_type = text(header::CONTENT_TYPE.as_str()).unwrap_or("application/json").to_owned();
+    let pace = Pace::of(&node.settings.gateway);
+    let body = Spool::fill(payload, &node.settings.openai, &node.settings.store.cache_folder, pace).await?;
+    let is_form = content_type.to_ascii_lowercase().starts_with("multipart/form-data");
+    let model = if is_form { of_form(request, &body).await? } else { of_json(&body).await? };
+    let model = model.filter(|model| !model.is_empty());
+    if model.is_none() && path.task == Task::Vad {
+        return Err(JobError::new(ErrorCode::InvalidField, "name the model that finds voices, in the field \"model\""));
+    }
+    Ok(Request { model, content_type, body })
+}
+
+async fn of_json(body: &Spool) -> Result<Option<String>, JobError> {
+    let reader = body.reader();
+    let head = tokio::task::spawn_blocking(move || serde_json::from_reader::<_, Head>(reader)).await;
+    match head {
+        Ok(Ok(head)) => Ok(head.model),
+        Ok(Err(error)) => {
+            Err(JobError::new(ErrorCode::BadRequest, format!("the body is not the JSON object wanted here: {error}")))
+        }
+        Err(error) => Err(JobError::new(ErrorCode::Internal, format!("the body was not read: {error}"))),
+    }
+}
+
+async fn of_form(request: &HttpRequest, body: &Spool) -> Result<Option<String>, JobError> {
+    let bad = |why: String| JobError::new(ErrorCode::BadRequest, format!("the form cannot be read: {why}"));
+    let chunks = body.chunks().map(|chunk| chunk.map_err(PayloadError::Io));
+    let mut parts = Multipart::new(request.headers(), chunks);
+    while let Some(part) = parts.next().await {
+        let mut field = part.map_err(|error| bad(error.to_string()))?;
+        let is_model = field.name() == Some("model");
+        let mut text = Vec::new();
+        while let Some(chunk) = field.next().await {
+            let chunk = chunk.map_err(|error| bad(error.to_string()))?;
+            if is_model {
+                text.extend_from_slice(&chunk);
+                if text.len() > MODEL_BYTES_MAX {
+                    return Err(bad(format!("the name of the model has more than {MODEL_BYTES_MAX} bytes")));
+                }
+            }
+        }
+        if is_model {
+            return String::from_utf8(text).map(Some).map_err(|_| bad("the name of the model is not UTF-8".to_owned()));
+        }
+    }
+    Ok(None)
+}
