@@ -11,3 +11,5 @@ mod official;
 mod passed_on;
 #[path = "openai/refused.rs"]
 mod refused;
+#[path = "openai/slow_client.rs"]
+mod slow_client;

@@ -109,3 +109,28 @@ async fn a_backend_that_is_gone_costs_no_client_an_error() -> anyhow::Result<()>
     other.stop().await;
     Ok(())
 }
+
+#[actix_rt::test]
+async fn a_call_waits_for_a_busy_backend_rather_than_ask_a_dead_one_again() -> anyhow::Result<()> {
+    let work = || SimulatorSettings::transcriber(Duration::from_secs(2));
+    let (one, two) = (simulator(work())?, simulator(work())?);
+    let urls = vec![format!("{};slots=1", one.url), format!("{};slots=1", two.url)];
+    let cluster = Cluster::of_urls(urls, &[]).await?;
+    let call = async || {
+        let sent = form(speech(), "whisper-1", &[]);
+        cluster.http.post(cluster.url("/v1/audio/transcriptions")).multipart(sent).send().await
+    };
+    let served = call().await?.headers()["x-relay-backend"].to_str()?.to_owned();
+    let victim = if served == one.url { &one } else { &two };
+    assert!(victim.kill("whisper-1"));
+    // All of them fail at the dead one in no time, and the other one does one after the other.
+    let (first, second, third) = tokio::join!(call(), call(), call());
+    for answer in [first?, second?, third?] {
+        assert_eq!(answer.status(), 200);
+        assert_ne!(answer.headers()["x-relay-backend"], victim.url.as_str());
+    }
+    cluster.stop().await;
+    one.stop().await;
+    two.stop().await;
+    Ok(())
+}

@@ -100,8 +100,14 @@ async fn add(
 ) -> Result<HttpResponse, ApiError> {
     let asked = asked(&node, &caller, *id)?;
     let range = range_of(request.headers(), upload::limits(&node).bytes_max).map_err(|error| api_error(&error))?;
-    let mut next = None;
-    match take(&node, &asked, range, payload, &mut next).await {
+    // A task of its own: a client that goes away ends this one, and what came before is stored.
+    let taking = actix_web::rt::spawn(async move {
+        let mut next = None;
+        let outcome = take(&node, &asked, range, payload, &mut next).await;
+        (outcome, next)
+    });
+    let (outcome, next) = taking.await.map_err(|error| ApiError::internal(&error))?;
+    match outcome {
         Ok(next) => Ok(HttpResponse::Ok().insert_header((OFFSET, next)).json(json!({ "upload": *id, "next": next }))),
         Err(error) => {
             metrics::counter!("relay_submits_refused_total", "code" => error.code.clone()).increment(1);

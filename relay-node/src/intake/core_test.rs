@@ -378,7 +378,7 @@ impl World {
 
     /// Jobs in the fuller of the two rooms, that of ordinary jobs and that of suspects.
     fn fuller_room(&self) -> usize {
-        (self.core.waiting() - self.core.suspects()).max(self.core.suspects())
+        self.core.in_the_way()
     }
 
     /// Waits for the end of the job with its key.

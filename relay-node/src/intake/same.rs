@@ -3,7 +3,7 @@
 //! A job holds its key (or, without one, its id) from its admission on until its end is committed; after that the
 //! [`DedupIndex`] knows it. Another job with a held key waits for the holder's end and repeats it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use relay_protocol::JobId;
 use relay_protocol::record::KeyHolder;
@@ -67,8 +67,8 @@ pub struct Identities {
     holders: HashMap<Scope, Holder>,
     /// Jobs that are set aside or on their way back, by id: the scope that they hold.
     aside: HashMap<Scope, Option<Scope>>,
-    /// Offsets of jobs that hold their key already and come later.
-    begun: HashSet<u64>,
+    /// Jobs that hold their key already and come later, by offset: their ids.
+    begun: BTreeMap<u64, Scope>,
 }
 
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Identities {
             ids: HashSet::new(),
             holders: HashMap::new(),
             aside: HashMap::new(),
-            begun: HashSet::new(),
+            begun: BTreeMap::new(),
         }
     }
 
@@ -99,7 +99,7 @@ impl Identities {
 
     /// A job of this identity was delivered at `offset`.
     pub fn admit(&mut self, offset: u64, job: &Identity, now_ms: u64) -> Admission {
-        if self.begun.remove(&offset) {
+        if self.begun.remove(&offset).is_some() {
             return Admission::New;
         }
         let admission = self.judge(job, now_ms);
@@ -128,8 +128,27 @@ impl Identities {
     pub fn has_begun(&mut self, offset: u64, job: &Identity, now_ms: u64) {
         if job.by_key.is_some() && self.judge(job, now_ms) == Admission::New {
             self.admit(offset, job, now_ms);
-            self.begun.insert(offset);
+            self.begun.insert(offset, job.by_id);
         }
+    }
+
+    /// `job` is delivered at `offset`: jobs that were to come before it, or there, will not. Returns the offsets of those that wait for them,
+    /// to be admitted anew.
+    pub fn never_came(&mut self, offset: u64, job: &Identity) -> Vec<u64> {
+        let is_gone = |at: &u64, by_id: &Scope| *at < offset || *by_id != job.by_id;
+        let gone: Vec<u64> =
+            self.begun.range(..=offset).filter(|(at, by_id)| is_gone(at, by_id)).map(|(at, _)| *at).collect();
+        let mut orphans = Vec::new();
+        for at in gone {
+            self.begun.remove(&at);
+            orphans.extend(self.committed(at, None));
+        }
+        for orphan in &orphans {
+            if let Some((by_id, _)) = self.claims.remove(orphan) {
+                self.ids.remove(&by_id);
+            }
+        }
+        orphans
     }
 
     /// It is committed that the job at `offset` is set aside: it keeps its id and key.

@@ -162,3 +162,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whoever_waits_for_a_job_that_never_comes_is_admitted_anew() {
+    let identity = |id: u8, key: &str| Identity {
+        job_id: job_id(id),
+        by_id: Scope::of_id("tenant", job_id(id)),
+        by_key: Some((Scope::of_key("tenant", key), Body::new(&[0; 32]))),
+        redrive_of: None,
+    };
+    let (begun, follower, other) = (identity(1, "key"), identity(2, "key"), identity(3, "other"));
+    let waiting = || {
+        let mut same = Identities::new(DedupIndex::new(10));
+        same.has_begun(5, &begun, 0);
+        assert_eq!(same.admit(2, &follower, 0), Admission::Follows(job_id(1)));
+        same
+    };
+    let mut same = waiting();
+    assert_eq!(same.never_came(4, &other), [0_u64; 0], "it may come yet");
+    assert_eq!(same.never_came(5, &begun), [0_u64; 0], "there it is");
+    assert_eq!(same.admit(5, &begun, 0), Admission::New);
+    // Another record lies in its place, or one behind it comes.
+    for offset in [5, 6] {
+        let mut same = waiting();
+        assert_eq!(same.never_came(offset, &other), [2]);
+        assert_eq!(same.admit(2, &follower, 0), Admission::New);
+    }
+}

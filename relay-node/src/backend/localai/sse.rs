@@ -29,7 +29,7 @@ async fn read(
             break;
         }
         let Ok(message) = serde_json::from_str::<Value>(&event.data) else { continue };
-        if let Some(error) = message.get("error") {
+        if let Some(error) = message.get("error").filter(|error| !error.is_null()) {
             let words = error.get("message").and_then(Value::as_str).unwrap_or_default();
             return Err(failure::of_words(None, words, None));
         }

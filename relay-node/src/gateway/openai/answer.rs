@@ -1,12 +1,17 @@
 //! The backend's answer as the client gets it: byte for byte, with the slot held until the backend is done.
 
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpResponse, HttpResponseBuilder};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use relay_protocol::ErrorCode;
 use reqwest::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::attempt::{Answer, Rest};
 use super::error::envelope;
@@ -16,41 +21,108 @@ use crate::backend::pool::SlotPermit;
 /// Headers of a backend that go on to the client; the others are about its own connection.
 const PASSED_ON: [reqwest::header::HeaderName; 4] = [CONTENT_TYPE, CACHE_CONTROL, CONTENT_DISPOSITION, RETRY_AFTER];
 
-/// What remains of an answer that is under way.
-struct Relayed {
-    first: Option<Bytes>,
-    rest: Option<Rest>,
+/// Pieces that may wait for a client.
+const PIECES_MAX: usize = 16;
+
+type Piece = Result<Bytes, std::io::Error>;
+
+/// Brings the rest of an answer to its client; holds the slot until the backend is done, or the client takes no more.
+struct Pump {
+    rest: Rest,
+    pieces: mpsc::Sender<Piece>,
     is_events: bool,
-    /// Given back when the backend is done, or when the client goes away.
-    _permit: Option<SlotPermit>,
+    /// Of a stream of messages: a line whose end has not come.
+    line: BytesMut,
+    client_timeout: Duration,
     record: Record,
+    _permit: Option<SlotPermit>,
 }
 
-/// The answer of a backend, of which `permit` is the slot.
+/// The answer of a backend, of which `permit` is the slot; its call ends with `outcome`.
 pub(super) fn respond(
     answer: Answer,
     permit: Option<SlotPermit>,
     mut record: Record,
     outcome: &'static str,
+    client_timeout: Duration,
 ) -> HttpResponse {
     let mut response = head(&answer);
     record.first_byte();
-    let length = answer.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let is_events = answer.is_events();
+    let length = answer.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let Some(rest) = answer.rest else {
         record.ended(outcome);
         return add(marks(&record), response.body(answer.first));
     };
     let marks = marks(&record);
-    let relayed = Relayed { first: Some(answer.first), rest: Some(rest), is_events, _permit: permit, record };
-    let body = futures_util::stream::unfold((relayed, outcome), |(mut relayed, outcome)| async move {
-        let next = relayed.next(outcome).await?;
-        Some((next, (relayed, outcome)))
-    });
-    if let Some(length) = length {
+    let (pieces, body) = mpsc::channel(PIECES_MAX);
+    let pump = Pump { rest, pieces, is_events, line: BytesMut::new(), client_timeout, record, _permit: permit };
+    actix_web::rt::spawn(pump.run(answer.first, outcome));
+    if let Some(length) = length.filter(|_| !is_events) {
         response.no_chunking(length);
     }
+    let body = futures_util::stream::unfold(body, |mut body| async move { Some((body.recv().await?, body)) });
     add(marks, response.streaming(body))
+}
+
+impl Pump {
+    async fn run(mut self, first: Bytes, outcome: &'static str) {
+        let mut next = Some(Ok(first));
+        let ended = loop {
+            match next {
+                Some(Ok(bytes)) => {
+                    let piece = self.whole_lines(bytes);
+                    if let Err(ended) = self.send(Ok(piece)).await {
+                        break ended;
+                    }
+                }
+                None => {
+                    let tail = self.line.split().freeze();
+                    break self.send(Ok(tail)).await.err().unwrap_or(outcome);
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, job_id = %self.record.job_id, "an answer broke off");
+                    let last = if self.is_events { Ok(broken_off()) } else { Err(std::io::Error::other(error)) };
+                    break self.send(last).await.err().unwrap_or("broken");
+                }
+            }
+            let closed = self.pieces.clone();
+            next = tokio::select! {
+                biased;
+                () = closed.closed() => break "gone",
+                next = self.rest.next() => next,
+            };
+        };
+        self.record.ended(ended);
+        if ended == "too_slow" {
+            // What is left out must not look like the end.
+            drop(self.pieces.try_send(Err(std::io::Error::from(std::io::ErrorKind::TimedOut))));
+        }
+    }
+
+    /// Of a stream of messages what ends with a line: if the backend breaks off, its last words are no half message.
+    fn whole_lines(&mut self, bytes: Bytes) -> Bytes {
+        if !self.is_events {
+            return bytes;
+        }
+        self.line.extend_from_slice(&bytes);
+        match self.line.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => self.line.split_to(end + 1).freeze(),
+            None => Bytes::new(),
+        }
+    }
+
+    /// `Err` with the outcome if the client takes no more.
+    async fn send(&self, piece: Piece) -> Result<(), &'static str> {
+        if piece.as_ref().is_ok_and(Bytes::is_empty) {
+            return Ok(());
+        }
+        match timeout(self.client_timeout, self.pieces.send(piece)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err("gone"),
+            Err(_) => Err("too_slow"),
+        }
+    }
 }
 
 fn head(answer: &Answer) -> HttpResponseBuilder {
@@ -93,31 +165,9 @@ fn copy(from: &HeaderMap, to: &mut HttpResponseBuilder) {
     }
 }
 
-impl Relayed {
-    async fn next(&mut self, outcome: &'static str) -> Option<Result<Bytes, std::io::Error>> {
-        if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
-            return Some(Ok(first));
-        }
-        match self.rest.as_mut()?.next().await {
-            Some(Ok(bytes)) => Some(Ok(bytes)),
-            None => {
-                self.rest = None;
-                self.record.ended(outcome);
-                None
-            }
-            Some(Err(error)) => {
-                self.rest = None;
-                self.record.ended("broken");
-                tracing::warn!(%error, job_id = %self.record.job_id, "an answer broke off");
-                Some(if self.is_events { Ok(broken_off()) } else { Err(std::io::Error::other(error)) })
-            }
-        }
-    }
-}
-
 /// What the client of a stream is told in the end if the backend is gone: what it has is not repeated.
 fn broken_off() -> Bytes {
     let message = "the backend broke off in the middle of its answer: send the request again for a whole one";
     let error = envelope(ErrorCode::BackendFailed.as_str(), ErrorCode::BackendFailed.http_status(), message);
-    Bytes::from(format!("\n\ndata: {error}\n\ndata: [DONE]\n\n"))
+    Bytes::from(format!("\ndata: {error}\n\ndata: [DONE]\n\n"))
 }

@@ -4,7 +4,6 @@ use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use relay_protocol::ErrorCode;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
 
@@ -12,8 +11,8 @@ use crate::backend::forward::Forward;
 use crate::backend::localai::failure;
 use crate::backend::{Backend, BackendError};
 
-/// Largest answer that is read to its end before the first byte of it goes on, so that one that breaks off begins anew; also the
-/// largest first message of a stream, and the largest refusal. In bytes.
+/// Of an answer that is no stream so much is read before its first byte goes on, so that one that breaks off begins anew; also the largest
+/// first message of a stream, and the largest refusal. In bytes.
 const HELD_BYTES_MAX: usize = 1_048_576;
 
 /// The bytes that follow.
@@ -55,48 +54,53 @@ impl From<BackendError> for Failed {
 pub(super) async fn attempt(backend: &dyn Backend, forward: Forward) -> Result<Answer, Failed> {
     let response = backend.forward(forward).await?;
     let (status, headers) = (response.status(), response.headers().clone());
-    let is_events = is_of_type(&headers, "text/event-stream");
-    let is_small = content_length(&headers).is_some_and(|bytes| bytes <= HELD_BYTES_MAX as u64);
+    let (is_events, is_json) = (is_of_type(&headers, "text/event-stream"), is_of_type(&headers, "application/json"));
     let mut rest: Rest = Box::pin(response.bytes_stream());
+    let answer = |first, rest| Answer { status: status.as_u16(), headers: headers.clone(), first, rest };
     if !status.is_success() {
-        let body = to_end(&mut rest).await?;
+        let (body, _) = hold(&mut rest).await?;
         let error = failure::of_answer(status.as_u16(), &body, failure::retry_after(&headers));
-        let answer = Answer { status: status.as_u16(), headers, first: body, rest: None };
-        return Err(Failed { error, answer: Some(answer) });
+        return Err(Failed { error, answer: Some(answer(body, None)) });
     }
-    if is_small && !is_events {
-        let first = to_end(&mut rest).await?;
-        return Ok(Answer { status: status.as_u16(), headers, first, rest: None });
+    if is_events {
+        let (mut first, error) = first_message(&mut rest).await?;
+        let Some(error) = error else { return Ok(answer(first.freeze(), Some(rest))) };
+        // There is little more to come, and the slot is free.
+        let (more, _) = hold(&mut rest).await.unwrap_or_default();
+        first.extend_from_slice(&more);
+        return Err(Failed { error, answer: Some(answer(first.freeze(), None)) });
     }
-    let first = if is_events { first_event(&mut rest).await? } else { next(&mut rest).await?.unwrap_or_default() };
-    let error = if is_events { error_of(&first) } else { None };
-    let answer = Answer { status: status.as_u16(), headers, first, rest: Some(rest) };
-    match error {
-        None => Ok(answer),
-        Some(error) => Err(Failed { error, answer: Some(answer) }),
+    if is_json || content_length(&headers).is_some_and(|bytes| bytes <= HELD_BYTES_MAX as u64) {
+        let (first, is_all) = hold(&mut rest).await?;
+        return Ok(answer(first, (!is_all).then_some(rest)));
     }
+    let first = next(&mut rest).await?.unwrap_or_default();
+    Ok(answer(first, Some(rest)))
 }
 
 async fn next(rest: &mut Rest) -> Result<Option<Bytes>, BackendError> {
     rest.next().await.transpose().map_err(|error| failure::transport(&error))
 }
 
-async fn to_end(rest: &mut Rest) -> Result<Bytes, BackendError> {
+/// The bytes to the end, or as many as are held back, and whether those are all.
+async fn hold(rest: &mut Rest) -> Result<(Bytes, bool), BackendError> {
     let mut bytes = BytesMut::new();
-    while let Some(part) = next(rest).await? {
-        bytes.extend_from_slice(&part);
-        if bytes.len() > HELD_BYTES_MAX {
-            let reason = format!("the answer has more than the {HELD_BYTES_MAX} bytes that it announced or may have");
-            return Err(BackendError::Rejected { code: ErrorCode::BackendRejected, reason });
+    while bytes.len() <= HELD_BYTES_MAX {
+        match next(rest).await? {
+            Some(part) => bytes.extend_from_slice(&part),
+            None => return Ok((bytes.freeze(), true)),
         }
     }
-    Ok(bytes.freeze())
+    Ok((bytes.freeze(), false))
 }
 
-/// Bytes up to the end of the first message at least.
-async fn first_event(rest: &mut Rest) -> Result<Bytes, BackendError> {
+/// Bytes up to the end of the first message at least, and what it says if it is an error: the status was 200 all the same.
+async fn first_message(rest: &mut Rest) -> Result<(BytesMut, Option<BackendError>), BackendError> {
     let mut bytes = BytesMut::new();
-    while bytes.len() < HELD_BYTES_MAX && !bytes.windows(2).any(|two| two == b"\n\n") {
+    while bytes.len() < HELD_BYTES_MAX {
+        if let Some(data) = first_data(&bytes) {
+            return Ok((bytes, error_of(&data)));
+        }
         match next(rest).await? {
             Some(part) => bytes.extend_from_slice(&part),
             None if bytes.is_empty() => {
@@ -105,15 +109,24 @@ async fn first_event(rest: &mut Rest) -> Result<Bytes, BackendError> {
             None => break,
         }
     }
-    Ok(bytes.freeze())
+    Ok((bytes, None))
 }
 
-/// What a stream says whose first message is an error: its status was 200 all the same.
-fn error_of(first: &[u8]) -> Option<BackendError> {
-    let text = std::str::from_utf8(first).ok()?;
-    let data = text.lines().find_map(|line| line.strip_prefix("data:"))?;
-    let message: Value = serde_json::from_str(data.trim()).ok()?;
-    let words = message.get("error")?.get("message").and_then(Value::as_str).unwrap_or_default();
+/// The data of the first whole message that has any: comments come before it.
+fn first_data(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
+    let (whole, _) = text.rsplit_once("\n\n")?;
+    let data = |message: &str| {
+        let lines = message.lines().filter_map(|line| line.strip_prefix("data:"));
+        lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
+    };
+    whole.split("\n\n").map(data).find(|data| !data.is_empty())
+}
+
+fn error_of(data: &str) -> Option<BackendError> {
+    let message: Value = serde_json::from_str(data).ok()?;
+    let error = message.get("error").filter(|error| !error.is_null())?;
+    let words = error.get("message").and_then(Value::as_str).unwrap_or_default();
     Some(failure::of_words(None, words, None))
 }
 

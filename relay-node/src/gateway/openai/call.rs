@@ -23,6 +23,8 @@ use crate::state::NodeState;
 const SAME_BACKEND_DELAY: Duration = Duration::from_millis(250);
 /// How long a call waits while no backend answers: one that is started again, or was not asked yet, is there by then.
 const NOBODY_WAIT: Duration = Duration::from_secs(5);
+/// Longest time for which a backend that asks for it is not tried again.
+const REST_MAX: Duration = Duration::from_secs(3_600);
 /// Time between two looks for one.
 const NOBODY_LOOK: Duration = Duration::from_millis(100);
 /// Status of a backend that does not know the relay's key: the client's is another one.
@@ -33,12 +35,12 @@ struct Call<'a> {
     pool: &'a Pool,
     task: Task,
     request: &'a Request,
-    /// Backends whose last attempt failed.
-    failed: Vec<String>,
-    /// From when on the last of these may be tried again.
-    rested: Instant,
-    /// Until then a slot is waited for.
-    until: Instant,
+    /// Backends that failed, and when they may be tried again.
+    failed: Vec<(String, Instant)>,
+    /// The last of them was not just busy.
+    is_broken: bool,
+    /// How long a slot is waited for, before each attempt.
+    wait: Duration,
 }
 
 /// Makes the call and answers its client.
@@ -59,15 +61,10 @@ pub(super) async fn run(
     let mut record = Record::begin(path, job_id, current_traceparent().to_string(), identity, online.audit.clone());
     record.model = request.model.clone();
     let settings = &node.settings.openai;
-    let until = Instant::now() + Duration::from_millis(settings.wait_timeout_ms);
-    let mut call = Call {
-        pool: &node.pool,
-        task: path.task,
-        request: &request,
-        failed: Vec::new(),
-        rested: Instant::now(),
-        until,
-    };
+    let wait = Duration::from_millis(settings.wait_timeout_ms);
+    let client_timeout = Duration::from_millis(settings.client_timeout_ms);
+    let mut call =
+        Call { pool: &node.pool, task: path.task, request: &request, failed: Vec::new(), is_broken: false, wait };
     let mut last = None;
     loop {
         let slot = match (call.slot().await, last) {
@@ -78,7 +75,7 @@ pub(super) async fn run(
         record.backend = Some(slot.backend.name().to_owned());
         record.attempts += 1;
         let failed = match attempt(&*slot.backend, forward(path, &request, &record)).await {
-            Ok(answer) => return respond(answer, Some(slot.permit), record, "ok"),
+            Ok(answer) => return respond(answer, Some(slot.permit), record, "ok", client_timeout),
             Err(failed) => failed,
         };
         drop(slot.permit);
@@ -107,38 +104,44 @@ fn forward(path: Path, request: &Request, record: &Record) -> Forward {
 }
 
 impl Call<'_> {
-    /// An attempt at a backend failed: others are preferred, and it rests for as long as it asks, or for longer after each attempt.
+    /// An attempt at a backend failed: it rests for as long as it asks, or for longer after each attempt.
     fn failed(&mut self, backend: &str, error: &BackendError, attempts: u32) {
         let delay = SAME_BACKEND_DELAY.saturating_mul(1 << attempts.saturating_sub(1).min(8));
-        self.rested = Instant::now() + error.retry_after().unwrap_or(delay);
-        self.failed.push(backend.to_owned());
+        let rest = error.retry_after().unwrap_or(delay).min(REST_MAX);
+        self.failed.retain(|(name, _)| name != backend);
+        self.failed.push((backend.to_owned(), Instant::now() + rest));
+        self.is_broken = !matches!(error, BackendError::Busy { .. });
     }
 
-    /// A slot, of a backend that has not failed if one comes free before those that did have rested.
+    /// A slot: of a backend that has not failed, else of one that has rested. What failed otherwise than by being busy is worth no new
+    /// attempt while others are there.
     async fn slot(&self) -> Result<Slot, JobError> {
+        let until = Instant::now() + self.wait;
         let (task, model) = (self.task, self.request.model.as_deref());
-        self.somebody().await?;
+        self.somebody(until).await?;
         let busy = || JobError::new(ErrorCode::BackendBusy, "every backend that can do this is busy");
-        if !self.failed.is_empty() {
-            let rested = self.rested.min(self.until);
-            if self.pool.can_run(task, model, &self.failed) {
-                let elsewhere = self.pool.acquire_elsewhere(task, model, Priority::Interactive, &self.failed);
-                if let Ok(slot) = timeout_at(rested, elsewhere).await {
-                    return slot.map_err(|error| error.to_job_error());
-                }
+        let rested = self.failed.iter().map(|(_, rested)| *rested).min().unwrap_or(until);
+        let failed: Vec<String> = self.failed.iter().map(|(name, _)| name.clone()).collect();
+        if self.pool.can_run(task, model, &failed) {
+            let until = if self.is_broken { until } else { until.min(rested) };
+            let elsewhere = self.pool.acquire_elsewhere(task, model, Priority::Interactive, &failed);
+            if let Ok(slot) = timeout_at(until, elsewhere).await {
+                return slot.map_err(|error| error.to_job_error());
             }
-            if self.rested >= self.until {
-                return Err(busy());
-            }
-            sleep_until(rested).await;
         }
-        let slot = self.pool.acquire(task, model, Priority::Interactive, &self.failed);
-        timeout_at(self.until, slot).await.map_err(|_| busy())?.map_err(|error| error.to_job_error())
+        if self.failed.is_empty() || rested >= until || Instant::now() >= until {
+            return Err(busy());
+        }
+        sleep_until(rested).await;
+        let resting = self.failed.iter().filter(|(_, rested)| *rested > Instant::now());
+        let resting: Vec<String> = resting.map(|(name, _)| name.clone()).collect();
+        let slot = self.pool.acquire_elsewhere(task, model, Priority::Interactive, &resting);
+        timeout_at(until, slot).await.map_err(|_| busy())?.map_err(|error| error.to_job_error())
     }
 
     /// Waits for some backend to answer.
-    async fn somebody(&self) -> Result<(), JobError> {
-        let until = self.until.min(Instant::now() + NOBODY_WAIT);
+    async fn somebody(&self, until: Instant) -> Result<(), JobError> {
+        let until = until.min(Instant::now() + NOBODY_WAIT);
         while !self.pool.can_run(self.task, self.request.model.as_deref(), &[]) {
             if Instant::now() >= until {
                 return Err(JobError::new(ErrorCode::BackendBusy, "no backend that can do this answers now"));
@@ -152,7 +155,7 @@ impl Call<'_> {
 /// A backend refused what every backend will refuse: its own words go to the client.
 fn rejected(record: Record, failed: Failed) -> HttpResponse {
     match failed.answer {
-        Some(answer) => respond(answer, None, record, "rejected"),
+        Some(answer) => respond(answer, None, record, "rejected", Duration::ZERO),
         None => give_up(record, &failed.error.to_job_error(), None),
     }
 }
@@ -162,7 +165,7 @@ fn failed_for_good(record: Record, failed: Failed) -> HttpResponse {
     let retry_after_s = failed.error.retry_after().map(|wait| wait.as_secs());
     let own = |answer: &Answer| !KEY_REFUSED.contains(&answer.status) && !answer.is_events();
     match failed.answer.filter(own) {
-        Some(answer) => respond(answer, None, record, "failed"),
+        Some(answer) => respond(answer, None, record, "failed", Duration::ZERO),
         None => give_up(record, &failed.error.to_job_error(), retry_after_s),
     }
 }

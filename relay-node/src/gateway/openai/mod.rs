@@ -17,7 +17,7 @@ use relay_protocol::Task;
 use relay_runtime::auth::Scope;
 use relay_runtime::http_auth::Caller;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::jobs::allow;
 use crate::state::NodeState;
@@ -31,6 +31,7 @@ pub struct OpenAiSettings {
     pub memory_bytes_max: usize,
     pub waiting_max: usize,
     pub wait_timeout_ms: u64,
+    pub client_timeout_ms: u64,
     pub attempts_max: u32,
 }
 
@@ -78,6 +79,31 @@ impl Calls {
         let waiting_max = settings.waiting_max.min(Semaphore::MAX_PERMITS);
         Self { waiting: Semaphore::new(waiting_max), waiting_max }
     }
+
+    fn place(&self) -> Option<Place<'_>> {
+        let permit = self.waiting.try_acquire().ok()?;
+        let place = Place { calls: self, permit: Some(permit) };
+        self.show();
+        Some(place)
+    }
+
+    fn show(&self) {
+        let waiting = self.waiting_max - self.waiting.available_permits();
+        metrics::gauge!("relay_openai_waiting_calls").set(waiting as f64);
+    }
+}
+
+/// The place of a call whose answer has not begun.
+struct Place<'a> {
+    calls: &'a Calls,
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.calls.show();
+    }
 }
 
 /// Adds the API to an app.
@@ -104,16 +130,9 @@ async fn pass_on(
         Ok(identity) => identity,
         Err(refused) => return error::of_api(&refused),
     };
-    let place = match calls.waiting.try_acquire() {
-        Ok(place) => place,
-        Err(_) => return error::full(path.path, calls.waiting_max),
-    };
-    metrics::gauge!("relay_openai_waiting_calls").set((calls.waiting_max - calls.waiting.available_permits()) as f64);
-    let answer = match request::read(&node, path, &request, body).await {
+    let Some(_place) = calls.place() else { return error::full(path.path, calls.waiting_max) };
+    match request::read(&node, path, &request, body).await {
         Ok(request) => call::run(&node, path, request, &identity).await,
         Err(refused) => error::refused(path.path, &refused),
-    };
-    drop(place);
-    metrics::gauge!("relay_openai_waiting_calls").set((calls.waiting_max - calls.waiting.available_permits()) as f64);
-    answer
+    }
 }

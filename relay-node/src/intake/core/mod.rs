@@ -369,6 +369,12 @@ impl<P: Ends> Core<P> {
     fn admit(&mut self, mut job: Delivered, now_ms: u64, effects: &mut Vec<Effect<P>>) {
         let Some(owned) = self.partitions.get_mut(&job.at.partition) else { return };
         let offset = job.place.offset;
+        let orphans: Vec<_> = owned.same.never_came(offset, &job.identity);
+        let orphans: Vec<_> = orphans.into_iter().filter_map(|offset| owned.followers.remove(&offset)).collect();
+        for orphan in orphans {
+            self.admit(orphan, now_ms, effects);
+        }
+        let Some(owned) = self.partitions.get_mut(&job.at.partition) else { return };
         let begun = owned.remember(&mut job, &self.life, &self.limits.poison);
         let is_back = job.aside.is_some() && owned.same.is_back(offset, &job.identity);
         owned.returning = owned.returning.saturating_sub(usize::from(is_back));
@@ -454,6 +460,16 @@ impl<P: Ends> Core<P> {
         effects
     }
 
+    /// Waiting jobs for whose sake nothing more is read, if they are many. What waits for the end of another job is in nobody's way while
+    /// nothing else is there to run: that other one may have come back to the lane further on.
+    pub fn in_the_way(&self) -> usize {
+        let leaving: usize = self.partitions.values().map(|owned| owned.leaving).sum();
+        let followers: usize = self.partitions.values().map(|owned| owned.followers.len()).sum();
+        let is_idle = self.room.is_empty() && self.running() < self.limits.running_max;
+        let passed_over = if is_idle { followers } else { 0 };
+        (self.waiting() - self.room.suspects() - passed_over + leaving).max(self.room.suspects())
+    }
+
     /// Starts what may start, and stops or goes on reading.
     fn go_on(&mut self, now_ms: u64) -> Vec<Effect<P>> {
         let mut effects = Vec::new();
@@ -464,8 +480,7 @@ impl<P: Ends> Core<P> {
             self.running_jobs.insert(job.job_id(), (key, job.job.tenant.clone()));
             effects.push(Effect::Run(Box::new(job)));
         }
-        let leaving = self.partitions.values().map(|owned| owned.leaving).sum::<usize>();
-        let waiting = (self.waiting() - self.room.suspects() + leaving).max(self.room.suspects());
+        let waiting = self.in_the_way();
         // Reading goes on only when half of the room is free, so that it does not stop and go with each job.
         let (full, half_full) = (waiting >= self.limits.waiting_max, waiting > self.limits.waiting_max / 2);
         // One partition may take what the others leave, and none is stopped below its own part because of another one.

@@ -271,9 +271,34 @@ impl PartWriter {
     /// [`StoreError::TooManyParts`], [`StoreError::QuotaExceeded`], or the store cannot be written; then what was gathered
     /// is gone and has to be sent again.
     pub async fn flush(&mut self) -> Result<(), StoreError> {
+        if self.gathered_bytes == 0 {
+            return Ok(());
+        }
+        let (mut rest, gathered, bytes) = self.detach();
+        // A task of its own: whoever waits here may be dropped when its client goes away.
+        let stored = tokio::spawn(async move {
+            let outcome = rest.store_gathered(gathered, bytes).await;
+            (rest.state, outcome)
+        });
+        let (state, outcome) = stored.await.map_err(std::io::Error::other)?;
+        self.state = state;
+        outcome
+    }
+
+    /// What was gathered, and a writer that stores it without this one.
+    fn detach(&mut self) -> (Self, Vec<Bytes>, u64) {
         let gathered = std::mem::take(&mut self.gathered);
-        let bytes = std::mem::take(&mut self.gathered_bytes);
-        self.store_gathered(gathered, bytes as u64).await
+        let bytes = std::mem::take(&mut self.gathered_bytes) as u64;
+        // Empty, so that it ends by itself if the runtime ends before it has stored anything.
+        let rest = Self {
+            claims: self.claims.clone(),
+            name: self.name.clone(),
+            limits: self.limits,
+            state: self.state,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+        };
+        (rest, gathered, bytes)
     }
 
     async fn store_gathered(&mut self, mut gathered: Vec<Bytes>, mut left: u64) -> Result<(), StoreError> {
@@ -321,17 +346,7 @@ impl Drop for PartWriter {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let gathered = std::mem::take(&mut self.gathered);
-        let bytes = std::mem::take(&mut self.gathered_bytes) as u64;
-        // Empty, so that it ends here if the runtime ends before it has stored anything.
-        let mut rest = Self {
-            claims: self.claims.clone(),
-            name: self.name.clone(),
-            limits: self.limits,
-            state: self.state,
-            gathered: Vec::new(),
-            gathered_bytes: 0,
-        };
+        let (mut rest, gathered, bytes) = self.detach();
         runtime.spawn(async move {
             if let Err(error) = rest.store_gathered(gathered, bytes).await {
                 tracing::debug!(%error, upload_id = %rest.name.id, "the end of a cut upload was not stored");
