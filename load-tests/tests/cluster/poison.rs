@@ -27,6 +27,7 @@ fn node(cluster: &Cluster, turns_ms: u32) -> anyhow::Result<Process> {
     let mut command = node_command("node-1", &cluster.bootstrap, &cluster.folder().join("objects"))?;
     command
         .env("RELAY__COORDINATOR__URL", &cluster.coordinator.url)
+        .env("RELAY__POISON__SUSPECT_AFTER", "1")
         .env("RELAY__POISON__TURNS_MS", turns_ms.to_string())
         .env("RELAY__POISON__CRASHES_MAX", CRASHES_MAX.to_string());
     Process::start(&mut command)

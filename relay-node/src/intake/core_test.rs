@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use proptest::prelude::*;
 use relay_log::port::{Assignment, Committed, LogRecord, TopicPartition};
-use relay_protocol::record::{CancelRequest, ControlRecord, StartedJob, StartedJobs};
+use relay_protocol::record::{CancelRequest, ControlRecord, KeyHolder, StartedJob, StartedJobs};
 use relay_protocol::{JobId, Priority, topics};
 
 use super::core::{AT_SLOTS_MAX, Batch, Core, Effect, Ends, Key, LaneLimits};
@@ -733,4 +733,46 @@ fn the_offset_passes_what_an_earlier_owner_finished_beyond_it() {
     world.end((0, 2));
     world.apply(Step::Settle(COMMITTED));
     assert_eq!(world.committed[&0].next, 3);
+}
+
+/// A job with the key of others.
+fn keyed(offset: u64) -> Delivered {
+    let mut job = delivered((0, KEYED), 1);
+    job.place.offset = offset;
+    job.job_id = job_id((0, offset));
+    job.identity.job_id = job.job_id;
+    job.identity.by_id = Scope::of_id(&job.job.tenant, job.job_id);
+    job
+}
+
+#[test]
+fn a_lane_in_which_only_followers_wait_is_read_on_to_the_job_that_they_wait_for() {
+    let mut core: Core<End> = Core::new(LIMITS);
+    let (first, last) = (keyed(0), 2 * LIMITS.waiting_max as u64);
+    core.assigned(Assignment { at: at(0), epoch: 1, committed: None, next: 0 }, NOW_MS);
+    let holder = KeyHolder {
+        offset: last,
+        job_id: job_id((0, last)),
+        tenant: first.job.tenant.clone(),
+        idempotency_key: first.job.idempotency_key.clone().unwrap_or_default(),
+        body_sha256: hex::encode(first.job.body_sha256()),
+    };
+    let jobs = vec![StartedJob { offset: last, attempt: 1, alone: false }];
+    let started = StartedJobs { node: "other".to_owned(), incarnation: 1, jobs, holders: vec![holder] };
+    core.told(0, ControlRecord::Started(started), NOW_MS, NOW_MS);
+    core.control_read(0, NOW_MS);
+    core.sides_read(0, NOW_MS);
+    core.dedup_read(0, DedupIndex::new(10), NOW_MS);
+    let mut begins = Vec::new();
+    for offset in 0..=last {
+        assert!(core.read((0, offset), 1, NOW_MS));
+        for effect in core.job(keyed(offset), NOW_MS) {
+            match effect {
+                Effect::Run(job) => begins.push(job.place.offset),
+                Effect::Pause(_, true) => panic!("not read on behind {offset}"),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(begins, [last], "the one that began before, and none that waits for it");
 }
