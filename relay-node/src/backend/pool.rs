@@ -65,37 +65,11 @@ impl Pool {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a slot of a backend that can do `task` with `model`; those in `avoid` are taken last. Cancel safe.
+    /// Waits for a slot of a backend that can do what is needed. Cancel safe.
     ///
     /// # Errors
     /// [`BackendError::Rejected`] if no backend ever could.
-    pub async fn acquire(
-        &self,
-        task: Task,
-        model: Option<&str>,
-        priority: Priority,
-        avoid: &[String],
-    ) -> Result<Slot, BackendError> {
-        self.take(Need { task, model: model.map(str::to_owned), priority, avoid: avoid.to_vec(), is_strict: false })
-            .await
-    }
-
-    /// The same, but never of a backend in `avoid`.
-    ///
-    /// # Errors
-    /// As [`Pool::acquire`].
-    pub async fn acquire_elsewhere(
-        &self,
-        task: Task,
-        model: Option<&str>,
-        priority: Priority,
-        avoid: &[String],
-    ) -> Result<Slot, BackendError> {
-        self.take(Need { task, model: model.map(str::to_owned), priority, avoid: avoid.to_vec(), is_strict: true })
-            .await
-    }
-
-    async fn take(&self, need: Need) -> Result<Slot, BackendError> {
+    pub async fn acquire(&self, need: Need) -> Result<Slot, BackendError> {
         let (task, model) = (need.task, need.model.clone());
         let model = model.as_deref();
         let (ticket, answer) = {

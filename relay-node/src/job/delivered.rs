@@ -154,7 +154,7 @@ impl Delivered {
 
     /// The key that it holds though it came back from where it was set aside, behind jobs with the same key that wait for it.
     pub fn key_holder(&self) -> Option<KeyHolder> {
-        let idempotency_key = self.job.idempotency_key.clone().filter(|_| self.aside.is_some())?;
+        let idempotency_key = self.job.idempotency_key.as_ref().filter(|_| self.aside.is_some())?.clone();
         Some(KeyHolder {
             offset: self.place.offset,
             job_id: self.job_id,

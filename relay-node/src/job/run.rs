@@ -35,6 +35,7 @@ use super::suspicion::SuspectPlace;
 use super::url_input::UrlInputs;
 use crate::audit::Audit;
 use crate::backend::pool::{Pool, Slot};
+use crate::backend::slots::Need;
 use crate::backend::{BackendError, Call, Output};
 use crate::events::hub::Hub;
 use crate::events::route;
@@ -273,7 +274,13 @@ impl<'a> Run<'a> {
     async fn slot(&self) -> Result<Slot, Stopped> {
         let job = &self.job.job;
         let (pool, model) = (&self.context.pool, job.model.as_deref());
-        let slot = pool.acquire(job.task, model, job.priority, &self.failed_backends);
+        let slot = pool.acquire(Need {
+            task: job.task,
+            model: job.model.clone(),
+            priority: job.priority,
+            avoid: self.failed_backends.clone(),
+            is_strict: false,
+        });
         tokio::pin!(slot);
         let mut looks = tokio::time::interval(LOOK_FOR_BACKEND);
         loop {

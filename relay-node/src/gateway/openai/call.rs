@@ -17,6 +17,7 @@ use super::request::Request;
 use crate::backend::BackendError;
 use crate::backend::forward::Forward;
 use crate::backend::pool::{Pool, Slot};
+use crate::backend::slots::Need;
 use crate::state::NodeState;
 
 /// Wait before the same backend is tried again that says nothing about it; doubles with each attempt.
@@ -124,7 +125,7 @@ impl Call<'_> {
         let failed: Vec<String> = self.failed.iter().map(|(name, _)| name.clone()).collect();
         if self.pool.can_run(task, model, &failed) {
             let until = if self.is_broken { until } else { until.min(rested) };
-            let elsewhere = self.pool.acquire_elsewhere(task, model, Priority::Interactive, &failed);
+            let elsewhere = self.pool.acquire(self.need_without(&failed));
             if let Ok(slot) = timeout_at(until, elsewhere).await {
                 return slot.map_err(|error| error.to_job_error());
             }
@@ -135,8 +136,13 @@ impl Call<'_> {
         sleep_until(rested).await;
         let resting = self.failed.iter().filter(|(_, rested)| *rested > Instant::now());
         let resting: Vec<String> = resting.map(|(name, _)| name.clone()).collect();
-        let slot = self.pool.acquire_elsewhere(task, model, Priority::Interactive, &resting);
+        let slot = self.pool.acquire(self.need_without(&resting));
         timeout_at(until, slot).await.map_err(|_| busy())?.map_err(|error| error.to_job_error())
+    }
+
+    fn need_without(&self, avoid: &[String]) -> Need {
+        let model = self.request.model.clone();
+        Need { task: self.task, model, priority: Priority::Interactive, avoid: avoid.to_vec(), is_strict: true }
     }
 
     /// Waits for some backend to answer.
