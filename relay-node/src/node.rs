@@ -316,7 +316,7 @@ async fn connect(
         served: OnceLock::new(),
     });
     let mut served = HashMap::new();
-    let suspects = Arc::new(SuspectPlace::default());
+    let suspects = Arc::new(SuspectPlace::new(state.settings.poison));
     for lane in &settings.lanes.names {
         served.insert(lane.clone(), serve_lane(state, &online, &events, lane, dead_letters, &suspects).await?);
     }

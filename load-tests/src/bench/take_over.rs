@@ -114,7 +114,7 @@ async fn measure(kind: Kind, arguments: &TakeOverArguments) -> anyhow::Result<Ro
     load.abort();
     tokio::time::sleep(AWAY).await;
     history.events = topic::read_all(&broker.bootstrap).await?;
-    let times = history.take_overs_ms();
+    let times: Vec<_> = history.take_overs().iter().map(|one| one.took_ms).collect();
     ensure!(times.len() >= arguments.kills, "only {} jobs were taken over", times.len());
     let percentile = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)] as f64;
     Ok(Row {

@@ -23,6 +23,19 @@ pub struct History {
     pub events: Vec<Event>,
 }
 
+/// A job that was begun again after its node was killed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct TakeOver {
+    /// Milliseconds from the kill to the next attempt.
+    pub took_ms: u64,
+    /// When the node was killed, in milliseconds since the Unix epoch.
+    pub killed: u64,
+    /// Which job.
+    pub job: JobId,
+    /// Which node.
+    pub node: String,
+}
+
 /// What is wrong. Each list has some of the jobs only; a number counts all.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub struct Findings {
@@ -117,27 +130,27 @@ impl History {
         }
     }
 
-    /// For each job that a killed node was running: milliseconds from the kill to the next attempt at another node.
-    pub fn take_overs_ms(&self) -> Vec<u64> {
+    /// Each job that a killed node was running and that was begun again, fastest first.
+    pub fn take_overs(&self) -> Vec<TakeOver> {
         let mut by_job: HashMap<JobId, Vec<&Event>> = HashMap::new();
         for event in &self.events {
             by_job.entry(event.job_id).or_default().push(event);
         }
-        let mut times = Vec::new();
+        let mut found = Vec::new();
         for (node, killed) in &self.kills {
-            for events in by_job.values() {
+            for (job, events) in &by_job {
                 let ran_there = |event: &&&Event| event.node.as_ref() == Some(node) && event.at <= *killed;
                 let Some(last) = events.iter().filter(ran_there).max_by_key(|event| event.seq) else { continue };
                 let ended = events.iter().any(|event| event.event.is_terminal() && event.at <= *killed);
                 let later = |event: &&&Event| event.event == EventKind::Started && event.seq > last.seq;
                 let next = events.iter().filter(later).min_by_key(|event| event.seq);
                 if let Some(next) = next.filter(|next| !ended && next.at > *killed) {
-                    times.push(next.at - killed);
+                    found.push(TakeOver { took_ms: next.at - killed, killed: *killed, job: *job, node: node.clone() });
                 }
             }
         }
-        times.sort_unstable();
-        times
+        found.sort_unstable();
+        found
     }
 }
 

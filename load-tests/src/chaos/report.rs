@@ -6,7 +6,10 @@ use anyhow::ensure;
 use serde::Serialize;
 
 use super::faults::{Fault, Injector};
-use super::history::{Findings, History};
+use super::history::{Findings, History, TakeOver};
+
+/// Take-overs that are named, the slowest.
+const SLOWEST: usize = 5;
 
 /// The figures of one run.
 #[derive(Debug, Serialize)]
@@ -23,6 +26,7 @@ pub(super) struct Report {
     take_overs: usize,
     take_over_p50_ms: Option<u64>,
     take_over_p99_ms: Option<u64>,
+    slowest: Vec<TakeOver>,
     /// Processes that ended though nobody killed them.
     ended_alone: Vec<String>,
     findings: Findings,
@@ -30,8 +34,10 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(seed: u64, injector: &Injector, history: &History) -> Self {
-        let times = history.take_overs_ms();
-        let percentile = |percent: usize| times.get((times.len() * percent / 100).min(times.len().max(1) - 1)).copied();
+        let mut times = history.take_overs();
+        let at = |percent: usize| (times.len() * percent / 100).min(times.len().max(1) - 1);
+        let percentile = |percent| times.get(at(percent)).map(|one| one.took_ms);
+        let (p50, p99, take_overs) = (percentile(50), percentile(99), times.len());
         Self {
             seed,
             accepted: history.accepted.len(),
@@ -41,9 +47,10 @@ impl Report {
                 .iter()
                 .map(|fault| (fault.name(), injector.counts.get(fault).copied().unwrap_or_default()))
                 .collect(),
-            take_overs: times.len(),
-            take_over_p50_ms: percentile(50),
-            take_over_p99_ms: percentile(99),
+            take_overs,
+            take_over_p50_ms: p50,
+            take_over_p99_ms: p99,
+            slowest: times.split_off(take_overs.saturating_sub(SLOWEST)),
             ended_alone: injector.ended_alone.clone(),
             findings: history.check(),
         }
@@ -62,6 +69,9 @@ impl Report {
             self.take_over_p50_ms.unwrap_or_default(),
             self.take_over_p99_ms.unwrap_or_default()
         );
+        for one in self.slowest.iter().rev() {
+            println!("         {} of {}, killed at {}: {} ms", one.job, one.node, one.killed, one.took_ms);
+        }
         let found = &self.findings;
         println!("  {:>6} lost, {} doubled, {} keys ran twice", found.lost, found.doubled, found.ran_twice);
         println!(

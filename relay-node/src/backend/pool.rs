@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use relay_protocol::cluster::{BackendInfo, SlotDemand, SlotGrant};
-use relay_protocol::{ErrorCode, Priority, Task};
+use relay_protocol::{ErrorCode, Task};
 use tokio::sync::oneshot;
 
 use super::slots::{Answer, BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
@@ -97,15 +97,8 @@ impl Pool {
     /// # Errors
     /// [`BackendError::Rejected`] if not.
     pub fn check(&self, task: Task, model: Option<&str>) -> Result<(), BackendError> {
-        let need = Need {
-            task,
-            model: model.map(str::to_owned),
-            priority: Priority::Normal,
-            avoid: Vec::new(),
-            is_strict: false,
-        };
         let mut state = self.lock();
-        match state.slots.request(need) {
+        match state.slots.request(Need::of(task, model)) {
             Answer::Refused(refusal) => Err(refused(refusal, task, model)),
             Answer::Waiting(ticket) => {
                 state.slots.withdraw(ticket);
@@ -122,26 +115,13 @@ impl Pool {
     /// Whether some backend answers, beside those in `avoid`, that can do `task` with `model`: now, or once it has a free
     /// slot. True before the cluster's backends are known.
     pub fn can_run(&self, task: Task, model: Option<&str>, avoid: &[String]) -> bool {
-        let need = Need {
-            task,
-            model: model.map(str::to_owned),
-            priority: Priority::Normal,
-            avoid: avoid.to_vec(),
-            is_strict: false,
-        };
+        let need = Need { avoid: avoid.to_vec(), ..Need::of(task, model) };
         self.lock().slots.can_run(&need)
     }
 
     /// Whether a job with this task and model can only wait for a backend to come back.
     pub fn is_stuck(&self, task: Task, model: Option<&str>) -> bool {
-        let need = Need {
-            task,
-            model: model.map(str::to_owned),
-            priority: Priority::Normal,
-            avoid: Vec::new(),
-            is_strict: false,
-        };
-        self.lock().slots.is_stuck(&need)
+        self.lock().slots.is_stuck(&Need::of(task, model))
     }
 
     /// Takes in the cluster's backends and what of them this node may use.

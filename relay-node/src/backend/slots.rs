@@ -23,10 +23,20 @@ pub struct Need {
     pub model: Option<String>,
     /// Order among those who wait.
     pub priority: Priority,
+    /// It was begun before, maybe by a node that is no more: it goes before those of its priority that were not.
+    pub is_begun: bool,
     /// Backends that failed this request before: taken last.
     pub avoid: Vec<String>,
     /// Those in `avoid` are not taken at all.
     pub is_strict: bool,
+}
+
+impl Need {
+    /// What a job with this task and model needs that has no history.
+    pub fn of(task: Task, model: Option<&str>) -> Self {
+        let model = model.map(str::to_owned);
+        Self { task, model, priority: Priority::Normal, is_begun: false, avoid: Vec::new(), is_strict: false }
+    }
 }
 
 /// What is known of one backend.
@@ -42,6 +52,9 @@ pub struct Known {
 
 /// Names a waiting request.
 pub type Ticket = u64;
+
+/// The place of a waiting request: its priority, whether it is new, its number.
+type Place = (Priority, bool, Ticket);
 
 /// Answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,8 +100,8 @@ pub struct Slots {
     was_told: bool,
     backends: BTreeMap<String, Backend>,
     weights: Weights,
-    waiting: BTreeMap<(Priority, Ticket), Need>,
-    tickets: HashMap<Ticket, Priority>,
+    waiting: BTreeMap<Place, Need>,
+    tickets: HashMap<Ticket, Place>,
     next_ticket: Ticket,
 }
 
@@ -108,14 +121,14 @@ impl Slots {
         }
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        self.keep((need.priority, ticket), need);
+        self.keep((need.priority, !need.is_begun, ticket), need);
         Answer::Waiting(ticket)
     }
 
     /// Forgets a waiting request; `false` if it waits no longer.
     pub fn withdraw(&mut self, ticket: Ticket) -> bool {
-        let Some(priority) = self.tickets.remove(&ticket) else { return false };
-        self.waiting.remove(&(priority, ticket)).is_some()
+        let Some(place) = self.tickets.remove(&ticket) else { return false };
+        self.waiting.remove(&place).is_some()
     }
 
     /// Gives a slot back and decides who gets it.
@@ -189,25 +202,25 @@ impl Slots {
 
     /// Those who would wait for ever now.
     fn refuse(&mut self) -> Vec<Decided> {
-        let refused = |(key, need): (&(Priority, Ticket), &Need)| self.refusal(need).map(|refusal| (*key, refusal));
+        let refused = |(place, need): (&Place, &Need)| self.refusal(need).map(|refusal| (*place, refusal));
         let refused: Vec<_> = self.waiting.iter().filter_map(refused).collect();
-        let decided = refused.into_iter().map(|(key, refusal)| {
-            self.forget(key);
-            Decided { ticket: key.1, answer: Err(refusal) }
+        let decided = refused.into_iter().map(|(place, refusal)| {
+            self.forget(place);
+            Decided { ticket: place.2, answer: Err(refusal) }
         });
         decided.collect()
     }
 
-    /// After news of many backends: those who wait choose, higher priority first, then as they came.
+    /// After news of many backends: those who wait choose, higher priority first, then those begun before, then as they came.
     fn place(&mut self) -> Vec<Decided> {
         let mut waiting: Vec<_> = self.waiting.keys().copied().collect();
-        waiting.sort_by_key(|(priority, ticket)| (Reverse(*priority), *ticket));
+        waiting.sort_by_key(|(priority, is_new, ticket)| (Reverse(*priority), *is_new, *ticket));
         let mut decided = Vec::new();
-        for key in waiting {
-            let Some(need) = self.forget(key) else { continue };
+        for place in waiting {
+            let Some(need) = self.forget(place) else { continue };
             match self.take(&need) {
-                Some(name) => decided.push(Decided { ticket: key.1, answer: Ok(name) }),
-                None => self.keep(key, need),
+                Some(name) => decided.push(Decided { ticket: place.2, answer: Ok(name) }),
+                None => self.keep(place, need),
             }
         }
         decided
@@ -216,33 +229,33 @@ impl Slots {
     /// After a slot of one backend came free, the only one that anybody who waits could take: the priorities take turns.
     fn decide(&mut self, name: &str) -> Vec<Decided> {
         let turn = self.backends.get(name).and_then(|backend| self.turn_at(name, backend));
-        let Some((key, need)) = turn.and_then(|key| Some((key, self.forget(key)?))) else { return Vec::new() };
+        let Some((place, need)) = turn.and_then(|place| Some((place, self.forget(place)?))) else { return Vec::new() };
         let Some(backend) = self.backends.get_mut(name) else { return Vec::new() };
         backend.in_use += 1;
         backend.turns.took(need.priority);
-        vec![Decided { ticket: key.1, answer: Ok(name.to_owned()) }]
+        vec![Decided { ticket: place.2, answer: Ok(name.to_owned()) }]
     }
 
     /// Whose turn it is at a backend, if it has a free slot.
-    fn turn_at(&self, name: &str, backend: &Backend) -> Option<(Priority, Ticket)> {
+    fn turn_at(&self, name: &str, backend: &Backend) -> Option<Place> {
         if !backend.is_free() {
             return None;
         }
         let first = |priority| {
-            let mut waiting = self.waiting.range((priority, 0)..=(priority, Ticket::MAX));
-            waiting.find(|(_, need)| backend.can_take(name, need)).map(|(key, _)| *key)
+            let mut waiting = self.waiting.range((priority, false, 0)..=(priority, true, Ticket::MAX));
+            waiting.find(|(_, need)| backend.can_take(name, need)).map(|(place, _)| *place)
         };
         backend.turns.order().into_iter().find_map(first)
     }
 
-    fn keep(&mut self, key: (Priority, Ticket), need: Need) {
-        self.tickets.insert(key.1, key.0);
-        self.waiting.insert(key, need);
+    fn keep(&mut self, place: Place, need: Need) {
+        self.tickets.insert(place.2, place);
+        self.waiting.insert(place, need);
     }
 
-    fn forget(&mut self, key: (Priority, Ticket)) -> Option<Need> {
-        self.tickets.remove(&key.1);
-        self.waiting.remove(&key)
+    fn forget(&mut self, place: Place) -> Option<Need> {
+        self.tickets.remove(&place.2);
+        self.waiting.remove(&place)
     }
 
     fn refusal(&self, need: &Need) -> Option<Refusal> {

@@ -1,5 +1,5 @@
 //! The slots' promises under any order of requests, releases and news: never more than granted, nobody waits beside a free
-//! slot that fits, who comes first goes first among those of its priority, and each priority gets its share.
+//! slot that fits, who was begun before, then who comes first goes first among those of its priority, and each priority gets its share.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ enum Step {
         task: Task,
         model: Option<usize>,
         priority: Priority,
+        is_begun: bool,
         avoid: Vec<String>,
     },
     /// The n-th of those that wait goes away.
@@ -36,9 +37,10 @@ fn step() -> impl Strategy<Value = Step> {
     let priority = prop::sample::select(vec![Priority::Batch, Priority::Normal, Priority::Interactive]);
     let task = prop::sample::select(vec![Task::Transcribe, Task::Vad, Task::Probe]);
     let avoid = prop::sample::subsequence(BACKENDS.map(str::to_owned).to_vec(), 0..=2);
-    let request = (task, prop::option::of(0..MODELS.len()), priority, avoid);
+    let request = (task, prop::option::of(0..MODELS.len()), priority, any::<bool>(), avoid)
+        .prop_map(|(task, model, priority, is_begun, avoid)| Step::Request { task, model, priority, is_begun, avoid });
     prop_oneof![
-        4 => request.prop_map(|(task, model, priority, avoid)| Step::Request { task, model, priority, avoid }),
+        4 => request,
         1 => any::<usize>().prop_map(Step::Withdraw),
         3 => any::<usize>().prop_map(Step::Release),
         2 => prop::collection::vec((0..BACKENDS.len(), known()), 0..4).prop_map(Step::Update),
@@ -116,9 +118,9 @@ impl World {
 
     fn apply(&mut self, step: Step) {
         match step {
-            Step::Request { task, model, priority, avoid } => {
+            Step::Request { task, model, priority, is_begun, avoid } => {
                 let model = model.map(|index| MODELS[index].to_owned());
-                let need = Need { task, model, priority, avoid, is_strict: false };
+                let need = Need { priority, is_begun, avoid, ..Need::of(task, model.as_deref()) };
                 let refusal = self.refusal(&need);
                 match self.slots.request(need.clone()) {
                     Answer::Granted(name) => self.granted(name, &need),
@@ -160,7 +162,10 @@ impl World {
             let (_, need) = self.waiting.remove(index);
             match answer {
                 Ok(name) => {
-                    let earlier = |other: &(Ticket, Need)| other.1.priority != need.priority || other.0 < ticket;
+                    let rank = |need: &Need, ticket| (!need.is_begun, ticket);
+                    let earlier = |other: &(Ticket, Need)| {
+                        other.1.priority != need.priority || rank(&other.1, other.0) < rank(&need, ticket)
+                    };
                     let before = |other: &(Ticket, Need)| earlier(other) && may_not_pass(&other.1, &need);
                     let passed_over =
                         self.waiting.iter().find(|other| before(other) && self.could_take(&name, &other.1));
@@ -205,7 +210,7 @@ proptest! {
 
 fn need(avoid: &[&str]) -> Need {
     let avoid = avoid.iter().map(|name| (*name).to_owned()).collect();
-    Need { task: Task::Transcribe, model: None, priority: Priority::Normal, avoid, is_strict: false }
+    Need { avoid, ..Need::of(Task::Transcribe, None) }
 }
 
 fn two_backends(one: u32, other: u32) -> Slots {
@@ -259,7 +264,7 @@ fn a_listed_backend_that_is_down_is_waited_for() {
 fn a_backend_that_is_always_busy_serves_each_priority_by_its_weight() {
     let mut slots = Slots::new(Weights { interactive: 3, normal: 2, batch: 1 });
     slots.set_builtin(1);
-    let need = |priority| Need { task: Task::Probe, model: None, priority, avoid: Vec::new(), is_strict: false };
+    let need = |priority| Need { priority, ..Need::of(Task::Probe, None) };
     assert_eq!(slots.request(need(Priority::Normal)), Answer::Granted(BUILTIN.to_owned()));
     let mut waiting = BTreeMap::new();
     for priority in PRIORITIES.repeat(120) {

@@ -31,9 +31,18 @@ impl PoisonLimits {
     /// How long a suspect with these crashes, one of `suspects`, runs as the only one while others wait, in milliseconds: in
     /// the end longer than whatever time it takes to kill its node.
     pub fn turn_ms(&self, crashes: Crashes, suspects: usize) -> u64 {
-        let further = crashes.seen.saturating_sub(self.suspect_after);
         let part = (self.turns_ms / suspects.max(1) as u64).max(1);
-        part.saturating_mul(TURN_GROWTH.saturating_pow(further))
+        part.saturating_mul(self.growth(crashes))
+    }
+
+    /// How long a suspect with these crashes waits for its turn before it begins beside the others, in milliseconds: four
+    /// times as long as the turns of all take. It waits that long only if the log is slow to take what each of them writes.
+    pub fn patience_ms(&self, crashes: Crashes) -> u64 {
+        self.turns_ms.saturating_mul(self.growth(crashes)).saturating_mul(TURN_GROWTH)
+    }
+
+    fn growth(&self, crashes: Crashes) -> u64 {
+        TURN_GROWTH.saturating_pow(crashes.seen.saturating_sub(self.suspect_after))
     }
 }
 

@@ -103,6 +103,8 @@ fn all_of_one_crash_begin_again_in_time_and_who_kills_slowly_is_alone_in_the_end
     assert_eq!(of_others.turn_ms(Crashes { seen: 2, charged: 0 }, 8), 125);
     assert!(turn(13, 8) > 24 * 60 * 60 * 1_000, "a day's work is not cut into for ever");
     assert_eq!(turn(u32::MAX, 1), u64::MAX);
+    let patience = |seen| limits.patience_ms(Crashes { seen, charged: 0 });
+    assert_eq!([patience(1), patience(2), patience(u32::MAX)], [4_000, 16_000, u64::MAX]);
 }
 
 #[test]

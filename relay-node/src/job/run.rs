@@ -239,7 +239,7 @@ impl<'a> Run<'a> {
         self.span.0.record("backend", slot.backend.name());
         // Not before it has a slot: however long that takes, others do not wait for it.
         if self.job.verdict == Verdict::Suspect {
-            self.link.suspicion.enter(&self.context.suspects).await;
+            self.link.suspicion.enter(&self.context.suspects, self.job.crashes).await;
         }
         if let Err(error) = self.register(slot.backend.name()).await {
             self.link.suspicion.not_begun();
@@ -278,6 +278,7 @@ impl<'a> Run<'a> {
             task: job.task,
             model: job.model.clone(),
             priority: job.priority,
+            is_begun: self.attempt > 1,
             avoid: self.failed_backends.clone(),
             is_strict: false,
         });

@@ -1,30 +1,34 @@
 //! The one place of suspects on a node. Whoever has it is charged if the node dies; with its turn over it makes room for the next.
+//! A suspect that waited for long begins beside it: that the others are slow to leave must not keep it from its backend.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+use crate::intake::earlier::{Crashes, PoisonLimits};
 
 /// The place, for all lanes of a node.
 #[derive(Debug)]
 pub struct SuspectPlace {
     place: Arc<Semaphore>,
     wanting: AtomicUsize,
-}
-
-impl Default for SuspectPlace {
-    fn default() -> Self {
-        Self { place: Arc::new(Semaphore::new(1)), wanting: AtomicUsize::new(0) }
-    }
+    limits: PoisonLimits,
 }
 
 impl SuspectPlace {
-    /// Returns once no other suspect has the place; `None` never, as it is not closed.
-    async fn enter(&self) -> Option<OwnedSemaphorePermit> {
+    /// A free one.
+    pub fn new(limits: PoisonLimits) -> Self {
+        Self { place: Arc::new(Semaphore::new(1)), wanting: AtomicUsize::new(0), limits }
+    }
+
+    /// Returns once no other suspect has the place, or with `None` after the patience of one with these crashes.
+    async fn enter(&self, crashes: Crashes) -> Option<OwnedSemaphorePermit> {
         let _wanting = Wanting::one_more(&self.wanting);
-        self.place.clone().acquire_owned().await.ok()
+        let patience = Duration::from_millis(self.limits.patience_ms(crashes));
+        timeout(patience, self.place.clone().acquire_owned()).await.ok()?.ok()
     }
 
     /// Whether a run waits for it.
@@ -62,23 +66,28 @@ enum State {
     Alone(OwnedSemaphorePermit, Option<(u32, Instant)>),
     /// What says that it is not the only one any more is being written.
     Leaving(#[expect(dead_code, reason = "its drop lets the next one in")] OwnedSemaphorePermit),
-    /// It made room.
-    Gone,
+    /// It made room, or never was there.
+    Beside,
 }
 
 impl Suspicion {
-    /// The run is the only suspect from when this returns, unless it was already.
-    pub(super) async fn enter(&self, place: &SuspectPlace) {
-        if matches!(*self.state(), State::Outside)
-            && let Some(permit) = place.enter().await
-        {
-            *self.state() = State::Alone(permit, None);
+    /// The run, of a job with these crashes, is the only suspect from when this returns, unless it was already, or waited in
+    /// vain.
+    pub(super) async fn enter(&self, place: &SuspectPlace, crashes: Crashes) {
+        if matches!(*self.state(), State::Outside) {
+            let entered = place.enter(crashes).await;
+            *self.state() = entered.map_or(State::Beside, |permit| State::Alone(permit, None));
         }
     }
 
     /// Whether an attempt that begins now is that of the only suspect.
     pub(super) fn is_alone(&self) -> bool {
         matches!(*self.state(), State::Alone(..))
+    }
+
+    /// Whether it made room, or went on without the place.
+    pub fn is_beside(&self) -> bool {
+        matches!(*self.state(), State::Beside)
     }
 
     /// An attempt is about to call its backend.
@@ -114,7 +123,7 @@ impl Suspicion {
 
     /// The next suspect may have the place.
     pub fn left(&self) {
-        *self.state() = State::Gone;
+        *self.state() = State::Beside;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -142,7 +142,15 @@ impl Call<'_> {
 
     fn need_without(&self, avoid: &[String]) -> Need {
         let model = self.request.model.clone();
-        Need { task: self.task, model, priority: Priority::Interactive, avoid: avoid.to_vec(), is_strict: true }
+        let is_begun = !avoid.is_empty();
+        Need {
+            task: self.task,
+            model,
+            priority: Priority::Interactive,
+            is_begun,
+            avoid: avoid.to_vec(),
+            is_strict: true,
+        }
     }
 
     /// Waits for some backend to answer.

@@ -24,6 +24,7 @@ impl Lane {
     /// Lets the suspect that runs make room, if others wait for it and its turn is over.
     pub(super) fn make_room(&mut self, ctx: &mut Context<Self>) {
         let wanted = self.context.suspects.is_wanted();
+        self.let_go(wanted, ctx);
         let in_the_way = self.core.suspects_in_the_way(wanted);
         if in_the_way.is_empty() {
             return;
@@ -51,6 +52,19 @@ impl Lane {
             link.suspicion.left();
             tell(&addr, MadeRoom(key, epoch)).await;
         });
+    }
+
+    /// Suspects that waited for their turn in vain have begun beside the others: the next ones wait for theirs now.
+    fn let_go(&mut self, wanted: bool, ctx: &mut Context<Self>) {
+        let is_beside =
+            |key: &Key| self.runs.get(key).filter(|run| run.link.suspicion.is_beside()).map(|run| run.epoch);
+        let in_the_way = self.core.suspects_in_the_way(wanted);
+        let beside: Vec<_> = in_the_way.iter().filter_map(|(key, _)| Some((*key, is_beside(key)?))).collect();
+        for (key, epoch) in beside {
+            metrics::counter!("relay_suspects_beside_total", "lane" => self.settings.lane.clone()).increment(1);
+            let effects = self.core.made_room(key, epoch, self.now_ms());
+            self.carry_out(effects, ctx);
+        }
     }
 
     fn look_again(&mut self, ctx: &mut Context<Self>) {
