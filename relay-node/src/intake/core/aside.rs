@@ -49,8 +49,8 @@ impl<P: Ends> Core<P> {
         self.admit_held(partition, now_ms)
     }
 
-    /// Looks for jobs that may go on: whose time has come, who were cancelled, and parked ones that `can_run` now.
-    pub fn call_back(&mut self, now_ms: u64, mut can_run: impl FnMut(&Class) -> bool) -> Vec<Effect<P>> {
+    /// Looks for jobs that may go on: whose time has come, who were cancelled, and parked ones that `can_go_on` now.
+    pub fn call_back(&mut self, now_ms: u64, mut can_go_on: impl FnMut(&Class) -> bool) -> Vec<Effect<P>> {
         if self.draining {
             return Vec::new();
         }
@@ -64,7 +64,7 @@ impl<P: Ends> Core<P> {
             }
             let due = owned.sides.due(now_ms, |class| {
                 let is_free =
-                    can_run(class) && room.has_place(&class.tenant, class.model.as_deref(), 1 + on_their_way, shares);
+                    can_go_on(class) && room.has_place(&class.tenant, class.model.as_deref(), 1 + on_their_way, shares);
                 if is_free { free } else { 0 }
             });
             free = free.saturating_sub(due.len());

@@ -24,7 +24,8 @@ impl Lane {
     /// Looks for jobs that may go on.
     pub(super) fn call_back(&mut self, ctx: &mut Context<Self>) {
         let (now, pool) = (self.now_ms(), self.context.pool.clone());
-        let effects = self.core.call_back(now, |class| pool.can_run(class.task, class.model.as_deref(), &[]));
+        // Also what no backend will ever do: it is read again to be refused.
+        let effects = self.core.call_back(now, |class| !pool.is_stuck(class.task, class.model.as_deref()));
         self.carry_out(effects, ctx);
         let (parked, later) = self.core.set_aside();
         metrics::gauge!("relay_lane_parked_jobs", "lane" => self.settings.lane.clone()).set(parked as f64);
