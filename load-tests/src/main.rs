@@ -1,6 +1,7 @@
 //! Benches of the relay beside the raw limit, chaos, and checks of clients and producers.
 
 use clap::{Parser, Subcommand};
+use load_tests::bench::balance::{self, BalanceArguments};
 use load_tests::bench::jobs::{self, JobsArguments};
 use load_tests::bench::path::{self, PathArguments};
 use load_tests::bench::queued::{self, QueuedArguments};
@@ -31,6 +32,8 @@ enum Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// The same requests through the relay and through other balancers, before backends of unequal speed.
+    Balance(BalanceArguments),
     /// The way of a job: raw request and reply over two Kafka topics, and submit to completed with a zero-time backend.
     Path(PathArguments),
     /// Durable jobs with their results: raw Kafka, the relay, and other durable queues, one after the other.
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match Arguments::parse() {
+        Arguments::Bench(Bench::Balance(arguments)) => runtime()?.block_on(balance::run(arguments)),
         Arguments::Bench(Bench::Path(arguments)) => runtime()?.block_on(path::run(arguments)),
         Arguments::Bench(Bench::Jobs(arguments)) => runtime()?.block_on(jobs::run(arguments)),
         Arguments::Bench(Bench::Queued(arguments)) => runtime()?.block_on(queued::run(arguments)),

@@ -174,14 +174,14 @@ fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
 fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Result<NodeState> {
     let localai = LocalAi::connector(&settings.localai).context("section [localai]")?;
     let builtin = builtin.unwrap_or_else(|| Arc::new(InProcess::default()));
-    let pool = Pool::new(builtin, settings.builtin_slots(), settings.lanes.weights, localai);
+    let pool = Pool::new(builtin, settings.builtin_slots(), settings.lanes.weights, settings.breaker, localai);
     assembled(settings, pool, Arc::new(SystemClock), Arc::new(SystemRandom), None)
 }
 
 /// The state of a node that reaches the world through `ports` alone.
 pub(crate) fn state_on(settings: Settings, ports: Ports) -> anyhow::Result<NodeState> {
     let Ports { log: _, clock, random, builtin, connect, store } = ports;
-    let pool = Pool::new(builtin, settings.builtin_slots(), settings.lanes.weights, connect);
+    let pool = Pool::new(builtin, settings.builtin_slots(), settings.lanes.weights, settings.breaker, connect);
     assembled(settings, pool, clock, random, Some(store))
 }
 

@@ -8,6 +8,7 @@ use relay_runtime::settings::{self, Map, SettingsError};
 use relay_runtime::telemetry::TelemetrySettings;
 use serde::Deserialize;
 
+use crate::backend::breaker::BreakerLimits;
 use crate::backend::localai::LocalAiSettings;
 use crate::dlq::DlqSettings;
 use crate::events::catch_up::EventSettings;
@@ -42,6 +43,7 @@ pub struct Settings {
     pub dedup: DedupSettings,
     pub retry: RetrySettings,
     pub poison: PoisonLimits,
+    pub breaker: BreakerLimits,
     pub dlq: DlqSettings,
     pub store: StoreSettings,
     pub inputs: InputSettings,
@@ -203,6 +205,13 @@ impl Settings {
         self.check_lanes()?;
         if self.dedup.window_h == 0 || self.dedup.entries_max == 0 {
             return wrong("dedup.window_h", "and dedup.entries_max must be at least 1");
+        }
+        let breaker = &self.breaker;
+        if breaker.failures == 0 || breaker.ejection_ms == 0 || !(0.0..=1.0).contains(&breaker.ejected_share_max) {
+            return wrong(
+                "breaker.failures",
+                "and breaker.ejection_ms must be at least 1, breaker.ejected_share_max from 0 to 1",
+            );
         }
         if self.poison.suspect_after == 0 || self.poison.crashes_max == 0 || self.poison.turns_ms == 0 {
             return wrong("poison.suspect_after", "poison.crashes_max and poison.turns_ms must be at least 1");

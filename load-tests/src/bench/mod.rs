@@ -1,5 +1,6 @@
 //! Benches: each measures the relay beside the raw limit in one run, and prints a table.
 
+pub mod balance;
 pub mod jobs;
 pub mod path;
 #[cfg(feature = "peers")]

@@ -17,6 +17,11 @@ pub(super) struct Started {
 }
 
 impl Started {
+    /// Of the process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in megabytes (10^6 bytes).
     pub(super) fn resident_mb(&self) -> anyhow::Result<f64> {
         resident_mb(self.child.id())

@@ -11,14 +11,15 @@ use tokio::sync::mpsc;
 use self::forward::Forward;
 use crate::job::media::Media;
 
+pub mod breaker;
 pub mod builtin;
+pub mod cost;
 pub mod forward;
 pub mod in_process;
 pub mod localai;
 pub mod pool;
+pub mod size;
 pub mod slots;
-#[cfg(test)]
-mod slots_test;
 
 /// One request to a backend.
 #[derive(Debug, Clone)]

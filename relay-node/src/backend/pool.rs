@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use relay_protocol::cluster::{BackendInfo, SlotDemand, SlotGrant};
 use relay_protocol::{ErrorCode, Task};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::slots::{Answer, BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
+use super::breaker::{BreakerLimits, Ended};
+use super::slots::{BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
 use super::{Backend, BackendError};
 use crate::fair::Weights;
 
@@ -21,12 +25,16 @@ pub struct Pool(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     connect: Box<Connect>,
+    /// Begin of the time that slots are told.
+    began: Instant,
 }
 
 struct State {
     slots: Slots,
     backends: HashMap<String, Arc<dyn Backend>>,
     waiting: HashMap<Ticket, oneshot::Sender<Result<Slot, Refusal>>>,
+    /// When the next look at those who wait is due, if one is.
+    looks_at: Option<u64>,
 }
 
 /// The right to call a backend once; given back when the permit is dropped.
@@ -35,34 +43,92 @@ pub struct Slot {
     pub backend: Arc<dyn Backend>,
     /// Gives the slot back.
     pub permit: SlotPermit,
+    /// After so long without an answer the backend counts as stalled.
+    patience: Option<Duration>,
 }
 
-/// Gives a slot back when dropped.
+impl Slot {
+    /// What `call` of the backend returns, unless it stalls.
+    ///
+    /// # Errors
+    /// Those of `call`; [`BackendError::Failed`] if it takes many times as long as such work ever took there.
+    pub async fn in_time<T, E: From<BackendError>>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let Some(patience) = self.patience else { return call.await };
+        tokio::time::timeout(patience, call).await.unwrap_or_else(|_| {
+            metrics::counter!("relay_backend_stalls_total", "backend" => self.backend.name().to_owned()).increment(1);
+            let problem = format!("no answer within {patience:?}, and such work never took nearly as long");
+            Err(BackendError::Failed(problem).into())
+        })
+    }
+}
+
+/// Gives a slot back when dropped, with what its holder said of the request.
 pub struct SlotPermit {
     pool: Pool,
     name: String,
+    ticket: Ticket,
+    began: Option<Instant>,
+    ended: Ended,
+}
+
+impl SlotPermit {
+    /// The request is sent now.
+    pub fn began(&mut self) {
+        self.began = Some(Instant::now());
+        self.pool.lock().slots.began(&self.name, self.ticket, self.pool.now_ms());
+    }
+
+    /// The request ended as its backend's answer says.
+    pub fn ended<T>(&mut self, answer: &Result<T, BackendError>) {
+        let worked_ms = self.began.map(|began| began.elapsed().as_millis() as u64);
+        self.ended = match answer {
+            Ok(_) => Ended::Well { worked_ms },
+            Err(BackendError::Rejected { .. }) => Ended::Well { worked_ms: None },
+            Err(BackendError::Busy { retry_after: Some(rest), .. }) => Ended::Busy { rest_ms: rest.as_millis() as u64 },
+            Err(BackendError::Busy { retry_after: None, .. }) => Ended::Unknown,
+            Err(BackendError::Failed(_) | BackendError::Unreachable(_)) => {
+                Ended::Badly { after_ms: worked_ms.unwrap_or_default() }
+            }
+        };
+    }
 }
 
 impl Drop for SlotPermit {
     fn drop(&mut self) {
+        let now_ms = self.pool.now_ms();
         let mut state = self.pool.lock();
-        let decided = state.slots.release(&self.name);
+        let (decided, is_ejected) = state.slots.release(&self.name, self.ticket, self.ended, now_ms);
         self.pool.hand_out(state, decided);
+        if is_ejected {
+            metrics::counter!("relay_backend_ejections_total", "backend" => self.name.clone()).increment(1);
+            tracing::warn!(backend = self.name, "its requests fail: it gets none for a while");
+        }
     }
 }
 
 impl Pool {
     /// A pool with the built-in backend, of `builtin_slots` slots, and no other; requests that wait share slots by `weights`.
-    pub fn new(builtin: Arc<dyn Backend>, builtin_slots: u32, weights: Weights, connect: Box<Connect>) -> Self {
-        let mut slots = Slots::new(weights);
+    pub fn new(
+        builtin: Arc<dyn Backend>,
+        builtin_slots: u32,
+        weights: Weights,
+        breaker: BreakerLimits,
+        connect: Box<Connect>,
+    ) -> Self {
+        let mut slots = Slots::new(weights, breaker);
         slots.set_builtin(builtin_slots);
         let backends = HashMap::from([(BUILTIN.to_owned(), builtin)]);
-        let state = Mutex::new(State { slots, backends, waiting: HashMap::new() });
-        Self(Arc::new(Inner { state, connect }))
+        let state = Mutex::new(State { slots, backends, waiting: HashMap::new(), looks_at: None });
+        Self(Arc::new(Inner { state, connect, began: Instant::now() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the pool was made.
+    fn now_ms(&self) -> u64 {
+        self.0.began.elapsed().as_millis() as u64
     }
 
     /// Waits for a slot of a backend that can do what is needed. Cancel safe.
@@ -70,26 +136,25 @@ impl Pool {
     /// # Errors
     /// [`BackendError::Rejected`] if no backend ever could.
     pub async fn acquire(&self, need: Need) -> Result<Slot, BackendError> {
-        let (task, model) = (need.task, need.model.clone());
-        let model = model.as_deref();
-        let (ticket, answer) = {
-            let mut state = self.lock();
-            match state.slots.request(need) {
-                Answer::Granted(name) => return self.slot(&mut state, name).ok_or_else(gone),
-                Answer::Refused(refusal) => return Err(refused(refusal, task, model)),
-                Answer::Waiting(ticket) => {
-                    let (sender, answer) = oneshot::channel();
-                    state.waiting.insert(ticket, sender);
-                    (ticket, answer)
-                }
-            }
-        };
+        let (task, model) = (need.kind.task, need.kind.model.clone());
+        let refused = |refusal| refused(refusal, task, model.as_deref());
+        let (ticket, answer) = self.ask(need).map_err(refused)?;
         let _withdraw = Withdraw { pool: self, ticket };
         match answer.await {
             Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(refusal)) => Err(refused(refusal, task, model)),
-            Err(_) => Err(gone()),
+            Ok(Err(refusal)) => Err(refused(refusal)),
+            Err(_) => Err(BackendError::Failed("the backend was removed".to_owned())),
         }
+    }
+
+    /// Asks for a slot; the answer may be there already.
+    fn ask(&self, need: Need) -> Result<(Ticket, oneshot::Receiver<Result<Slot, Refusal>>), Refusal> {
+        let (sender, answer) = oneshot::channel();
+        let mut state = self.lock();
+        let (ticket, decided) = state.slots.request(need, self.now_ms())?;
+        state.waiting.insert(ticket, sender);
+        self.hand_out(state, decided);
+        Ok((ticket, answer))
     }
 
     /// Whether a job with this task and model could ever get a slot, by what is known now.
@@ -97,31 +162,25 @@ impl Pool {
     /// # Errors
     /// [`BackendError::Rejected`] if not.
     pub fn check(&self, task: Task, model: Option<&str>) -> Result<(), BackendError> {
-        let mut state = self.lock();
-        match state.slots.request(Need::of(task, model)) {
-            Answer::Refused(refusal) => Err(refused(refusal, task, model)),
-            Answer::Waiting(ticket) => {
-                state.slots.withdraw(ticket);
-                Ok(())
-            }
-            Answer::Granted(name) => {
-                let decided = state.slots.release(&name);
-                self.hand_out(state, decided);
-                Ok(())
-            }
-        }
+        let refusal = self.lock().slots.refusal(&Need::of(task, model));
+        refusal.map_or(Ok(()), |refusal| Err(refused(refusal, task, model)))
     }
 
     /// Whether some backend answers, beside those in `avoid`, that can do `task` with `model`: now, or once it has a free
     /// slot. True before the cluster's backends are known.
     pub fn can_run(&self, task: Task, model: Option<&str>, avoid: &[String]) -> bool {
         let need = Need { avoid: avoid.to_vec(), ..Need::of(task, model) };
-        self.lock().slots.can_run(&need)
+        self.lock().slots.can_run(&need, self.now_ms())
     }
 
     /// Whether a job with this task and model can only wait for a backend to come back.
     pub fn is_stuck(&self, task: Task, model: Option<&str>) -> bool {
-        self.lock().slots.is_stuck(&Need::of(task, model))
+        self.lock().slots.is_stuck(&Need::of(task, model), self.now_ms())
+    }
+
+    /// How long it takes until a backend that could do such work is back from its ejection, if none is there now.
+    pub fn back_in(&self, task: Task, model: Option<&str>) -> Option<Duration> {
+        self.lock().slots.back_in(&Need::of(task, model), self.now_ms()).map(Duration::from_millis)
     }
 
     /// Takes in the cluster's backends and what of them this node may use.
@@ -140,8 +199,14 @@ impl Pool {
                 state.backends.insert(url.clone(), (self.0.connect)(url));
             }
         }
-        let decided = state.slots.update(known);
+        let urls: Vec<_> = known.keys().cloned().collect();
+        let decided = state.slots.update(known, self.now_ms());
+        let ejected: BTreeSet<String> = state.slots.ejected(self.now_ms()).map(str::to_owned).collect();
         self.hand_out(state, decided);
+        for url in urls {
+            let is_ejected = f64::from(u8::from(ejected.contains(&url)));
+            metrics::gauge!("relay_backend_ejected", "backend" => url).set(is_ejected);
+        }
     }
 
     /// The models of the backends that answer, each once, by name.
@@ -182,18 +247,21 @@ impl Pool {
         state.slots.in_use().map(|(name, in_use, granted)| (name.to_owned(), in_use, granted)).collect()
     }
 
-    fn slot(&self, state: &mut State, name: String) -> Option<Slot> {
+    fn slot(&self, state: &State, ticket: Ticket, name: String) -> Option<Slot> {
         let backend = state.backends.get(&name)?.clone();
-        Some(Slot { backend, permit: SlotPermit { pool: self.clone(), name } })
+        let patience = state.slots.patience_ms(&name, ticket).map(Duration::from_millis);
+        let permit = SlotPermit { pool: self.clone(), name, ticket, began: None, ended: Ended::Unknown };
+        Some(Slot { backend, permit, patience })
     }
 
     /// Tells those who waited; outside the lock, because an answer that nobody takes gives its slot back.
     fn hand_out(&self, mut state: MutexGuard<'_, State>, decided: Vec<Decided>) {
         let mut answers = Vec::with_capacity(decided.len());
         for Decided { ticket, answer } in decided {
-            let slot = answer.map(|name| self.slot(&mut state, name));
+            let slot = answer.map(|name| self.slot(&state, ticket, name));
             answers.push((state.waiting.remove(&ticket), slot));
         }
+        self.look_later(&mut state);
         drop(state);
         for (sender, slot) in answers {
             match (sender, slot) {
@@ -202,6 +270,33 @@ impl Pool {
                 (_, slot) => drop(slot),
             }
         }
+    }
+
+    /// Sees to it that those who wait are looked at when time alone decides something for them.
+    fn look_later(&self, state: &mut State) {
+        let now_ms = self.now_ms();
+        let Some(at) = state.slots.look_at(now_ms) else { return };
+        let Ok(runtime) = Handle::try_current() else { return };
+        if state.looks_at.is_some_and(|due| due <= at) {
+            return;
+        }
+        state.looks_at = Some(at);
+        let pool = Arc::downgrade(&self.0);
+        runtime.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(at - now_ms)).await;
+            if let Some(inner) = pool.upgrade() {
+                Self(inner).look(at);
+            }
+        });
+    }
+
+    fn look(&self, at: u64) {
+        let mut state = self.lock();
+        if state.looks_at == Some(at) {
+            state.looks_at = None;
+        }
+        let decided = state.slots.look(self.now_ms());
+        self.hand_out(state, decided);
     }
 }
 
@@ -217,10 +312,6 @@ impl Drop for Withdraw<'_> {
         state.slots.withdraw(self.ticket);
         state.waiting.remove(&self.ticket);
     }
-}
-
-fn gone() -> BackendError {
-    BackendError::Failed("the backend was removed".to_owned())
 }
 
 fn refused(refusal: Refusal, task: Task, model: Option<&str>) -> BackendError {

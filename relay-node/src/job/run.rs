@@ -35,6 +35,7 @@ use super::suspicion::SuspectPlace;
 use super::url_input::UrlInputs;
 use crate::audit::Audit;
 use crate::backend::pool::{Pool, Slot};
+use crate::backend::size;
 use crate::backend::slots::Need;
 use crate::backend::{BackendError, Call, Output};
 use crate::events::hub::Hub;
@@ -235,7 +236,7 @@ impl<'a> Run<'a> {
     /// One attempt: input, slot, registration, backend, result.
     async fn attempt(&mut self) -> Result<Value, Stopped> {
         let media = self.input().await.map_err(Failure::before_backend)?;
-        let slot = self.slot().await?;
+        let mut slot = self.slot(&media).await?;
         self.span.0.record("backend", slot.backend.name());
         // Not before it has a slot: however long that takes, others do not wait for it.
         if self.job.verdict == Verdict::Suspect {
@@ -247,7 +248,9 @@ impl<'a> Run<'a> {
         }
         self.pass("backend");
         let began = Instant::now();
+        slot.permit.began();
         let (output, partials) = self.call(&slot, media).await;
+        slot.permit.ended(&output);
         self.last_partial_seq = partials.or(self.last_partial_seq);
         let output = output.map_err(|error| Failure {
             backend: Some(slot.backend.name().to_owned()),
@@ -271,16 +274,15 @@ impl<'a> Run<'a> {
         Ok(self.media.insert(media).clone())
     }
 
-    async fn slot(&self) -> Result<Slot, Stopped> {
+    async fn slot(&self, media: &Media) -> Result<Slot, Stopped> {
         let job = &self.job.job;
         let (pool, model) = (&self.context.pool, job.model.as_deref());
         let slot = pool.acquire(Need {
-            task: job.task,
-            model: job.model.clone(),
+            units: size::of_job(job.task, media, &job.params).await,
             priority: job.priority,
             is_begun: self.attempt > 1,
             avoid: self.failed_backends.clone(),
-            is_strict: false,
+            ..Need::of(job.task, model)
         });
         tokio::pin!(slot);
         let mut looks = tokio::time::interval(LOOK_FOR_BACKEND);
@@ -376,7 +378,7 @@ impl<'a> Run<'a> {
             traceparent: here.or_else(|| job.traceparent.clone()),
         };
         let request = async {
-            let output = slot.backend.call(call, updates).await;
+            let output = slot.in_time(slot.backend.call(call, updates)).await;
             if output.is_err() {
                 span.record("otel.status_code", "ERROR");
             }

@@ -1,43 +1,25 @@
-//! Which waiting request gets which slot. Pure: no clock, no I/O.
+//! Which waiting request gets which slot. Pure: no I/O, and its clock is its caller's.
 //!
-//! A slot is the right to run one request on a backend. A node holds what it was granted and never uses more.
+//! A slot is the right to run one request on a backend. A node holds what it was granted and never uses more. A request goes where it
+//! should end first, by what the backends were seen to take for such work; short ones go before long ones of their priority, but
+//! none waits for ever for that.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+mod need;
+mod one;
+mod plan;
+mod waiting;
 
-use relay_log::planted::{Bug, is_planted};
-use relay_protocol::Priority;
-use relay_protocol::task::{Engine, Task};
+use std::collections::BTreeMap;
 
+pub use self::need::Need;
+use self::one::One;
+use self::plan::{Best, Look};
+use self::waiting::{Class, Place, Waiting};
+use super::breaker::{BreakerLimits, Ended};
 use crate::fair::{Turns, Weights};
 
 /// Name of the backend that is built in.
 pub const BUILTIN: &str = "builtin";
-
-/// What a request needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need {
-    /// What is to be done.
-    pub task: Task,
-    /// With which model.
-    pub model: Option<String>,
-    /// Order among those who wait.
-    pub priority: Priority,
-    /// It was begun before, maybe by a node that is no more: it goes before those of its priority that were not.
-    pub is_begun: bool,
-    /// Backends that failed this request before: taken last.
-    pub avoid: Vec<String>,
-    /// Those in `avoid` are not taken at all.
-    pub is_strict: bool,
-}
-
-impl Need {
-    /// What a job with this task and model needs that has no history.
-    pub fn of(task: Task, model: Option<&str>) -> Self {
-        let model = model.map(str::to_owned);
-        Self { task, model, priority: Priority::Normal, is_begun: false, avoid: Vec::new(), is_strict: false }
-    }
-}
 
 /// What is known of one backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,22 +32,14 @@ pub struct Known {
     pub granted: u32,
 }
 
-/// Names a waiting request.
+/// Names a request from when it asks to its end.
 pub type Ticket = u64;
 
-/// The place of a waiting request: its priority, whether it is new, its number.
-type Place = (Priority, bool, Ticket);
-
-/// Answer to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// A slot of this backend is taken.
-    Granted(String),
-    /// It waits.
-    Waiting(Ticket),
-    /// It would wait for ever.
-    Refused(Refusal),
-}
+/// A request counts as come later by this part of the time that it should take: short ones go first, and none is passed by
+/// those that come later than that. More of it helps the mean and hurts the longest (`bench balance`, in virtual time).
+const AGEING: f64 = 0.5;
+/// Time after which requests that wait for a faster backend are looked at again, in milliseconds.
+const LOOK_MS: u64 = 20;
 
 /// Why a request would wait for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,75 +59,109 @@ pub struct Decided {
     pub answer: Result<String, Refusal>,
 }
 
-#[derive(Debug, Default)]
-struct Backend {
-    /// `None` once it is not listed any more; it stays while requests are in flight there.
-    known: Option<Known>,
-    in_use: u32,
-    turns: Turns,
-}
-
 /// Slots and who waits for them.
 #[derive(Debug, Default)]
 pub struct Slots {
     /// Whether it was ever told which LocalAI backends there are: before that nothing is refused for want of one.
     was_told: bool,
-    backends: BTreeMap<String, Backend>,
+    backends: BTreeMap<String, One>,
     weights: Weights,
-    waiting: BTreeMap<Place, Need>,
-    tickets: HashMap<Ticket, Place>,
+    breaker: BreakerLimits,
+    waiting: Waiting,
     next_ticket: Ticket,
+    /// Requests wait beside free slots, for faster ones.
+    holds: bool,
 }
 
 impl Slots {
     /// No backends; those of each that wait share its slots by these weights of their priorities.
-    pub fn new(weights: Weights) -> Self {
-        Self { weights, ..Self::default() }
+    pub fn new(weights: Weights, breaker: BreakerLimits) -> Self {
+        Self { weights, breaker, ..Self::default() }
     }
 
-    /// Asks for a slot.
-    pub fn request(&mut self, need: Need) -> Answer {
+    /// Asks for a slot: under which number, and what is decided now, that number maybe among it.
+    ///
+    /// # Errors
+    /// It would wait for ever.
+    pub fn request(&mut self, need: Need, now_ms: u64) -> Result<(Ticket, Vec<Decided>), Refusal> {
         if let Some(refusal) = self.refusal(&need) {
-            return Answer::Refused(refusal);
-        }
-        if let Some(name) = self.take(&need) {
-            return Answer::Granted(name);
+            return Err(refusal);
         }
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        self.keep((need.priority, !need.is_begun, ticket), need);
-        Answer::Waiting(ticket)
+        let (score, class) = (self.score(&need, now_ms), Class::of(&need));
+        self.waiting.keep(Place::new(&need, score, ticket), need);
+        if self.holds {
+            return Ok((ticket, self.look(now_ms)));
+        }
+        let serves =
+            |(name, one): (&String, &One)| (one.has_room(now_ms) && one.serves(name, &class)).then(|| name.clone());
+        let free: Vec<String> = self.backends.iter().filter_map(serves).collect();
+        Ok((ticket, self.fill(&free, now_ms)))
     }
 
     /// Forgets a waiting request; `false` if it waits no longer.
     pub fn withdraw(&mut self, ticket: Ticket) -> bool {
-        let Some(place) = self.tickets.remove(&ticket) else { return false };
-        self.waiting.remove(&place).is_some()
+        self.waiting.forget(ticket).is_some()
     }
 
-    /// Gives a slot back and decides who gets it.
-    pub fn release(&mut self, name: &str) -> Vec<Decided> {
-        if let Some(backend) = self.backends.get_mut(name) {
-            backend.in_use = backend.in_use.saturating_sub(1);
+    /// Milliseconds after which a request that has a slot of this backend counts as stalled; `None` if nobody knows.
+    pub fn patience_ms(&self, name: &str, ticket: Ticket) -> Option<u64> {
+        self.backends.get(name)?.patience_ms(ticket)
+    }
+
+    /// The work of a request that has a slot of this backend begins now.
+    pub fn began(&mut self, name: &str, ticket: Ticket, now_ms: u64) {
+        if let Some(one) = self.backends.get_mut(name) {
+            one.began(ticket, now_ms);
         }
-        self.decide(name)
+    }
+
+    /// A request gives its slot back: who gets it, and whether the backend was ejected for how the request ended.
+    pub fn release(&mut self, name: &str, ticket: Ticket, how: Ended, now_ms: u64) -> (Vec<Decided>, bool) {
+        let may_eject = self.may_eject(now_ms);
+        let limits = self.breaker;
+        let is_ejected =
+            self.backends.get_mut(name).is_some_and(|one| one.ended(ticket, how, may_eject, now_ms, &limits));
+        if self.waiting.is_empty() {
+            return (Vec::new(), is_ejected);
+        }
+        let decided = if self.holds { self.look(now_ms) } else { self.fill(&[name.to_owned()], now_ms) };
+        (decided, is_ejected)
     }
 
     /// Takes in what is known of the LocalAI backends now. One that is missing gets no new requests.
-    pub fn update(&mut self, mut known: BTreeMap<String, Known>) -> Vec<Decided> {
+    pub fn update(&mut self, mut known: BTreeMap<String, Known>, now_ms: u64) -> Vec<Decided> {
         self.was_told = true;
-        for (name, backend) in &mut self.backends {
+        for (name, one) in &mut self.backends {
             if name != BUILTIN {
-                backend.known = known.remove(name);
+                one.known = known.remove(name);
             }
         }
         let turns = Turns::new(self.weights);
-        let new = |(name, known)| (name, Backend { known: Some(known), in_use: 0, turns: turns.clone() });
+        let new = |(name, known)| (name, One::new(Some(known), turns.clone()));
         self.backends.extend(known.into_iter().map(new));
-        self.backends.retain(|_, backend| backend.in_use > 0 || backend.known.is_some());
+        self.backends.retain(|_, one| one.in_use() > 0 || one.known.is_some());
         let mut decided = self.refuse();
-        decided.extend(self.place());
+        decided.extend(self.place(now_ms));
         decided
+    }
+
+    /// What time alone decides: ejections that are over, and faster backends that did not come free as expected.
+    pub fn look(&mut self, now_ms: u64) -> Vec<Decided> {
+        let free = |(name, one): (&String, &One)| one.has_room(now_ms).then(|| name.clone());
+        let free: Vec<String> = self.backends.iter().filter_map(free).collect();
+        self.fill(&free, now_ms)
+    }
+
+    /// When to look next, unless something happens before.
+    pub fn look_at(&self, now_ms: u64) -> Option<u64> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let back = self.backends.values().filter_map(|one| one.ejected_for(now_ms)).min();
+        let held = self.holds.then_some(LOOK_MS);
+        back.into_iter().chain(held).min().map(|wait| now_ms + wait)
     }
 
     /// Whether it was ever told which LocalAI backends there are.
@@ -162,170 +170,161 @@ impl Slots {
     }
 
     /// Whether a backend answers that the request did not fail at and that could take it once it has a free slot.
-    pub fn can_run(&self, need: &Need) -> bool {
-        let fits = |(name, backend): (&String, &Backend)| !need.avoid.contains(name) && backend.fits(name, need);
-        let is_unknown = !self.was_told && !is_builtin(need) && need.avoid.is_empty();
+    pub fn can_run(&self, need: &Need, now_ms: u64) -> bool {
+        let fits = |(name, one): (&String, &One)| !need.avoids(name) && one.fits(name, need) && one.answers(now_ms);
+        let is_unknown = !self.was_told && !need.is_builtin() && need.avoid.is_empty();
         is_unknown || self.backends.iter().any(fits)
     }
 
     /// Whether no backend that answers could take the request, though one of those that do not might.
-    pub fn is_stuck(&self, need: &Need) -> bool {
-        !self.can_run(need) && self.refusal(need).is_none()
+    pub fn is_stuck(&self, need: &Need, now_ms: u64) -> bool {
+        !self.can_run(need, now_ms) && self.refusal(need).is_none()
+    }
+
+    /// Milliseconds until a backend that could take the request is back from its ejection, if none is there.
+    pub fn back_in(&self, need: &Need, now_ms: u64) -> Option<u64> {
+        let back = |(name, one): (&String, &One)| one.ejected_for(now_ms).filter(|_| one.fits(name, need));
+        self.backends.iter().filter_map(back).min().filter(|_| !self.can_run(need, now_ms))
     }
 
     /// Sets the slots of the built-in backend.
     pub fn set_builtin(&mut self, granted: u32) {
         let known = Known { models: Vec::new(), healthy: true, granted };
-        let new = || Backend { known: None, in_use: 0, turns: Turns::new(self.weights) };
+        let new = || One::new(None, Turns::new(self.weights));
         self.backends.entry(BUILTIN.to_owned()).or_insert_with(new).known = Some(known);
     }
 
     /// The models of the backends that answer.
     pub fn models(&self) -> impl Iterator<Item = &String> {
-        let known = self.backends.values().filter_map(|backend| backend.known.as_ref());
+        let known = self.backends.values().filter_map(|one| one.known.as_ref());
         known.filter(|known| known.healthy).flat_map(|known| &known.models)
     }
 
-    /// Requests in flight at each backend.
+    /// Requests in flight at each backend, and how many may be.
     pub fn in_use(&self) -> impl Iterator<Item = (&str, u32, u32)> {
-        self.backends.iter().map(|(name, backend)| (name.as_str(), backend.in_use, backend.granted()))
+        self.backends.iter().map(|(name, one)| (name.as_str(), one.in_use(), one.granted()))
+    }
+
+    /// The backends that are ejected now.
+    pub fn ejected(&self, now_ms: u64) -> impl Iterator<Item = &str> {
+        let is_out = move |one: &One| one.ejected_for(now_ms).is_some();
+        self.backends.iter().filter(move |(_, one)| is_out(one)).map(|(name, _)| name.as_str())
     }
 
     /// Requests that wait, by model.
     pub fn waiting_by_model(&self) -> BTreeMap<Option<String>, u32> {
         let mut count = BTreeMap::new();
-        for need in self.waiting.values().filter(|need| !is_builtin(need)) {
-            *count.entry(need.model.clone()).or_default() += 1;
+        for (_, need) in self.waiting.iter().filter(|(_, need)| !need.is_builtin()) {
+            *count.entry(need.kind.model.clone()).or_default() += 1;
         }
         count
     }
 
+    /// When a request counts as come: later for longer work.
+    fn score(&self, need: &Need, now_ms: u64) -> u64 {
+        let fits = self.backends.iter().filter(|(name, one)| one.fits(name, need));
+        let expected = fits.filter_map(|(_, one)| one.expected_ms(need)).min_by(f64::total_cmp);
+        now_ms.saturating_add((expected.unwrap_or_default() * AGEING) as u64)
+    }
+
+    fn may_eject(&self, now_ms: u64) -> bool {
+        let healthy =
+            self.backends.values().filter(|one| one.known.as_ref().is_some_and(|known| known.healthy)).count();
+        self.ejected(now_ms).count() < self.breaker.ejected_max(healthy)
+    }
+
     /// Those who would wait for ever now.
     fn refuse(&mut self) -> Vec<Decided> {
-        let refused = |(place, need): (&Place, &Need)| self.refusal(need).map(|refusal| (*place, refusal));
+        let refused = |(place, need): (&Place, &Need)| Some((place.ticket, self.refusal(need)?));
         let refused: Vec<_> = self.waiting.iter().filter_map(refused).collect();
-        let decided = refused.into_iter().map(|(place, refusal)| {
-            self.forget(place);
-            Decided { ticket: place.2, answer: Err(refusal) }
+        let decided = refused.into_iter().map(|(ticket, refusal)| {
+            self.waiting.forget(ticket);
+            Decided { ticket, answer: Err(refusal) }
         });
         decided.collect()
     }
 
-    /// After news of many backends: those who wait choose, higher priority first, then those begun before, then as they came.
-    fn place(&mut self) -> Vec<Decided> {
-        let mut waiting: Vec<_> = self.waiting.keys().copied().collect();
-        waiting.sort_by_key(|(priority, is_new, ticket)| (Reverse(*priority), *is_new, *ticket));
-        let mut decided = Vec::new();
-        for place in waiting {
-            let Some(need) = self.forget(place) else { continue };
-            match self.take(&need) {
-                Some(name) => decided.push(Decided { ticket: place.2, answer: Ok(name) }),
-                None => self.keep(place, need),
+    /// After news of many backends: those who wait choose, higher priority first, then those begun before, then by score.
+    fn place(&mut self, now_ms: u64) -> Vec<Decided> {
+        let (mut look, mut decided) = (Look::default(), Vec::new());
+        for place in self.waiting.in_order() {
+            let best = self.waiting.get(place).and_then(|need| self.best(need, &mut look, now_ms));
+            match best {
+                Some(Best::Now(name)) => decided.extend(self.grant(&name, place, now_ms)),
+                Some(Best::Later(name)) => self.hold(&mut look, &name, place, now_ms),
+                None => {}
             }
         }
+        self.holds = !look.held.is_empty();
         decided
     }
 
-    /// After a slot of one backend came free, the only one that anybody who waits could take: the priorities take turns.
-    fn decide(&mut self, name: &str) -> Vec<Decided> {
-        let turn = self.backends.get(name).and_then(|backend| self.turn_at(name, backend));
-        let Some((place, need)) = turn.and_then(|place| Some((place, self.forget(place)?))) else { return Vec::new() };
-        let Some(backend) = self.backends.get_mut(name) else { return Vec::new() };
-        backend.in_use += 1;
-        backend.turns.took(need.priority);
-        vec![Decided { ticket: place.2, answer: Ok(name.to_owned()) }]
+    /// Free slots of these backends go to those who wait; at each backend the priorities take turns.
+    fn fill(&mut self, free: &[String], now_ms: u64) -> Vec<Decided> {
+        let (mut look, mut decided) = (Look::default(), Vec::new());
+        for name in free {
+            while let Some(place) = self.turn_at(name, &look, now_ms) {
+                let best = self.waiting.get(place).and_then(|need| self.best(need, &mut look, now_ms));
+                match best {
+                    // Another free slot may be better, if it is this request's turn there too.
+                    Some(Best::Now(other)) if self.turn_at(&other, &look, now_ms) == Some(place) => {
+                        decided.extend(self.grant(&other, place, now_ms));
+                    }
+                    Some(Best::Later(other)) => self.hold(&mut look, &other, place, now_ms),
+                    _ => decided.extend(self.grant(name, place, now_ms)),
+                }
+            }
+        }
+        self.holds = !look.held.is_empty();
+        decided
     }
 
     /// Whose turn it is at a backend, if it has a free slot.
-    fn turn_at(&self, name: &str, backend: &Backend) -> Option<Place> {
-        if !backend.is_free() {
+    fn turn_at(&self, name: &str, look: &Look, now_ms: u64) -> Option<Place> {
+        let one = self.backends.get(name).filter(|one| one.has_room(now_ms))?;
+        let serves = |class: &Class| one.serves(name, class);
+        let fits = |place: &Place, need: &Need| !look.held.contains(&place.ticket) && one.fits(name, need);
+        one.turns.order().into_iter().find_map(|priority| self.waiting.first(priority, serves, fits))
+    }
+
+    fn grant(&mut self, name: &str, place: Place, now_ms: u64) -> Option<Decided> {
+        let (_, need) = self.waiting.forget(place.ticket)?;
+        let one = self.backends.get_mut(name)?;
+        one.take(place.ticket, &need, now_ms);
+        if !self.waiting.is_empty() {
+            one.turns.took(place.priority);
+        }
+        Some(Decided { ticket: place.ticket, answer: Ok(name.to_owned()) })
+    }
+
+    fn hold(&self, look: &mut Look, name: &str, place: Place, now_ms: u64) {
+        if let (Some(one), Some(need)) = (self.backends.get(name), self.waiting.get(place)) {
+            look.hold(place.ticket, name, one, need, now_ms);
+        }
+    }
+
+    /// Why a request would wait for ever.
+    pub fn refusal(&self, need: &Need) -> Option<Refusal> {
+        if need.is_builtin() || !self.was_told {
             return None;
         }
-        let first = |priority| {
-            let mut waiting = self.waiting.range((priority, false, 0)..=(priority, true, Ticket::MAX));
-            waiting.find(|(_, need)| backend.can_take(name, need)).map(|(place, _)| *place)
-        };
-        backend.turns.order().into_iter().find_map(first)
-    }
-
-    fn keep(&mut self, place: Place, need: Need) {
-        self.tickets.insert(place.2, place);
-        self.waiting.insert(place, need);
-    }
-
-    fn forget(&mut self, place: Place) -> Option<Need> {
-        self.tickets.remove(&place.2);
-        self.waiting.remove(&place)
-    }
-
-    fn refusal(&self, need: &Need) -> Option<Refusal> {
-        if is_builtin(need) {
-            return None;
-        }
-        if !self.was_told {
-            return None;
-        }
-        let listed =
-            || self.backends.iter().filter(|(name, _)| *name != BUILTIN).filter_map(|(_, one)| one.known.as_ref());
-        if listed().next().is_none() {
-            return Some(Refusal::NeedsLocalAi);
-        }
-        let model = need.model.as_ref()?;
-        // A backend that was never probed may have it.
-        let may_have = |known: &Known| known.models.is_empty() || known.models.contains(model);
-        (!listed().any(may_have)).then_some(Refusal::UnknownModel)
-    }
-
-    /// Takes a slot of the best backend: one that did not fail this request, with the smallest share in use.
-    fn take(&mut self, need: &Need) -> Option<String> {
-        let best = self
+        let mut listed = self
             .backends
             .iter()
-            .filter(|(name, backend)| backend.can_take(name, need))
-            .min_by_key(|(name, backend)| {
-                let share = u64::from(backend.in_use) * 1_000_000 / u64::from(backend.granted().max(1));
-                (need.avoid.contains(name), share, Reverse(backend.granted()))
-            })
-            .map(|(name, _)| name.clone())?;
-        self.backends.get_mut(&best)?.in_use += 1;
-        Some(best)
-    }
-}
-
-impl Backend {
-    fn granted(&self) -> u32 {
-        self.known.as_ref().map_or(0, |known| known.granted)
-    }
-
-    fn is_free(&self) -> bool {
-        self.known
-            .as_ref()
-            .is_some_and(|known| known.healthy && self.in_use < known.granted + u32::from(is_planted(Bug::SlotTooMany)))
-    }
-
-    fn can_take(&self, name: &str, need: &Need) -> bool {
-        self.fits(name, need) && self.is_free()
-    }
-
-    /// It answers and does such work.
-    fn fits(&self, name: &str, need: &Need) -> bool {
-        let Some(known) = &self.known else { return false };
-        if need.is_strict && need.avoid.iter().any(|avoided| avoided == name) {
-            return false;
+            .filter(|(name, _)| *name != BUILTIN)
+            .filter_map(|(_, one)| one.known.as_ref())
+            .peekable();
+        if listed.peek().is_none() {
+            return Some(Refusal::NeedsLocalAi);
         }
-        let fits = if name == BUILTIN {
-            is_builtin(need)
-        } else {
-            !is_builtin(need) && need.model.as_ref().is_none_or(|model| known.models.contains(model))
-        };
-        fits && known.healthy
+        let model = need.kind.model.as_ref()?;
+        // A backend that was never probed may have it.
+        let may_have = |known: &Known| known.models.is_empty() || known.models.contains(model);
+        (!listed.any(may_have)).then_some(Refusal::UnknownModel)
     }
 }
 
-fn is_builtin(need: &Need) -> bool {
-    match need.task.engine() {
-        Engine::BuiltIn => true,
-        Engine::Either => need.model.is_none(),
-        Engine::LocalAi => false,
-    }
-}
+#[cfg(test)]
+mod choice_test;
+#[cfg(test)]
+mod slots_test;

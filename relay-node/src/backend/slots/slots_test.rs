@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use relay_protocol::{Priority, Task};
 
-use super::slots::{Answer, BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
+use super::super::breaker::{BreakerLimits, Ended};
+use super::{BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
 use crate::fair::{PRIORITIES, Weights};
 
 const BACKENDS: [&str; 3] = ["a", "b", "c"];
 const MODELS: [&str; 2] = ["m", "n"];
+/// Time stands still here.
+const NOW: u64 = 1_000;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -52,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     slots: Slots,
     known: BTreeMap<String, Known>,
-    in_flight: Vec<String>,
+    in_flight: Vec<(String, Ticket)>,
     waiting: Vec<(Ticket, Need)>,
     was_told: bool,
 }
@@ -67,13 +70,14 @@ impl World {
     }
 
     fn used(&self, name: &str) -> u32 {
-        self.in_flight.iter().filter(|backend| *backend == name).count() as u32
+        self.in_flight.iter().filter(|(backend, _)| backend == name).count() as u32
     }
 
     fn fits(&self, name: &str, need: &Need) -> bool {
-        let here = need.task == Task::Probe || (need.task == Task::Vad && need.model.is_none());
+        let kind = &need.kind;
+        let here = kind.task == Task::Probe || (kind.task == Task::Vad && kind.model.is_none());
         let has = |model: &String| self.known[name].models.contains(model);
-        if name == BUILTIN { here } else { !here && need.model.as_ref().is_none_or(has) }
+        if name == BUILTIN { here } else { !here && kind.model.as_ref().is_none_or(has) }
     }
 
     fn could_take(&self, name: &str, need: &Need) -> bool {
@@ -99,12 +103,12 @@ impl World {
         if listed.peek().is_none() {
             return Some(Refusal::NeedsLocalAi);
         }
-        let model = need.model.as_ref()?;
+        let model = need.kind.model.as_ref()?;
         let nobody = listed.all(|known| !known.models.is_empty() && !known.models.contains(model));
         nobody.then_some(Refusal::UnknownModel)
     }
 
-    fn granted(&mut self, name: String, need: &Need) {
+    fn granted(&mut self, name: String, ticket: Ticket, need: &Need) {
         assert!(
             self.could_take(&name, need),
             "{name} for {need:?}: {:?}, {} in use",
@@ -113,7 +117,7 @@ impl World {
         );
         let better = self.known.keys().find(|other| self.could_take(other, need) && self.is_better(other, &name, need));
         assert_eq!(better, None, "better than {name} for {need:?}");
-        self.in_flight.push(name);
+        self.in_flight.push((name, ticket));
     }
 
     fn apply(&mut self, step: Step) {
@@ -122,12 +126,14 @@ impl World {
                 let model = model.map(|index| MODELS[index].to_owned());
                 let need = Need { priority, is_begun, avoid, ..Need::of(task, model.as_deref()) };
                 let refusal = self.refusal(&need);
-                match self.slots.request(need.clone()) {
-                    Answer::Granted(name) => self.granted(name, &need),
-                    Answer::Waiting(ticket) => self.waiting.push((ticket, need)),
-                    Answer::Refused(why) => return assert_eq!(Some(why), refusal),
+                match self.slots.request(need.clone(), NOW) {
+                    Ok((ticket, decided)) => {
+                        assert_eq!(refusal, None, "it should have been refused");
+                        self.waiting.push((ticket, need));
+                        self.decided(decided);
+                    }
+                    Err(why) => assert_eq!(Some(why), refusal),
                 }
-                assert_eq!(refusal, None, "it should have been refused");
             }
             Step::Withdraw(index) => {
                 if let Some(index) = index.checked_rem(self.waiting.len()) {
@@ -138,9 +144,9 @@ impl World {
             }
             Step::Release(index) => {
                 if let Some(index) = index.checked_rem(self.in_flight.len()) {
-                    let name = self.in_flight.swap_remove(index);
-                    let decided = self.slots.release(&name);
-                    self.decided(decided, |other, need| other.priority == need.priority);
+                    let (name, ticket) = self.in_flight.swap_remove(index);
+                    let (decided, _) = self.slots.release(&name, ticket, Ended::Unknown, NOW);
+                    self.decided(decided);
                 }
             }
             Step::Update(listed) => {
@@ -149,28 +155,27 @@ impl World {
                 self.was_told = true;
                 self.known.retain(|name, _| name == BUILTIN);
                 self.known.extend(listed.clone());
-                let decided = self.slots.update(listed);
-                self.decided(decided, |other, need| other.priority >= need.priority);
+                let decided = self.slots.update(listed, NOW);
+                self.decided(decided);
             }
         }
     }
 
-    /// `may_not_pass` says whether the second need, which came later if the priorities are equal, may not go before the first.
-    fn decided(&mut self, decided: Vec<Decided>, may_not_pass: fn(&Need, &Need) -> bool) {
+    /// Of those of one priority that a backend could take, the one begun before or else the first goes first.
+    fn decided(&mut self, decided: Vec<Decided>) {
         for Decided { ticket, answer } in decided {
             let index = self.waiting.iter().position(|(waiting, _)| *waiting == ticket).expect("it waited");
             let (_, need) = self.waiting.remove(index);
             match answer {
                 Ok(name) => {
                     let rank = |need: &Need, ticket| (!need.is_begun, ticket);
-                    let earlier = |other: &(Ticket, Need)| {
-                        other.1.priority != need.priority || rank(&other.1, other.0) < rank(&need, ticket)
+                    let before = |(other, other_need): &(Ticket, Need)| {
+                        other_need.priority == need.priority && rank(other_need, *other) < rank(&need, ticket)
                     };
-                    let before = |other: &(Ticket, Need)| earlier(other) && may_not_pass(&other.1, &need);
                     let passed_over =
                         self.waiting.iter().find(|other| before(other) && self.could_take(&name, &other.1));
                     assert!(passed_over.is_none(), "{passed_over:?} was first at {name}");
-                    self.granted(name, &need);
+                    self.granted(name, ticket, &need);
                 }
                 Err(why) => assert_eq!(Some(why), self.refusal(&need)),
             }
@@ -213,65 +218,83 @@ fn need(avoid: &[&str]) -> Need {
     Need { avoid, ..Need::of(Task::Transcribe, None) }
 }
 
+/// The number of a request, and where it may go at once.
+fn ask(slots: &mut Slots, need: Need) -> (Ticket, Option<String>) {
+    let (ticket, decided) = slots.request(need, NOW).unwrap();
+    let own = decided.into_iter().find(|one| one.ticket == ticket);
+    (ticket, own.map(|one| one.answer.unwrap()))
+}
+
 fn two_backends(one: u32, other: u32) -> Slots {
     let known = |granted| Known { models: vec!["m".to_owned()], healthy: true, granted };
     let mut slots = Slots::default();
-    slots.update(BTreeMap::from([("a".to_owned(), known(one)), ("b".to_owned(), known(other))]));
+    slots.update(BTreeMap::from([("a".to_owned(), known(one)), ("b".to_owned(), known(other))]), NOW);
     slots
 }
 
 #[test]
 fn a_backend_that_failed_the_request_is_taken_last() {
     let mut slots = two_backends(1, 1);
-    assert_eq!(slots.request(need(&["a"])), Answer::Granted("b".to_owned()));
-    assert_eq!(slots.request(need(&["a"])), Answer::Granted("a".to_owned()), "better than to wait");
+    assert_eq!(ask(&mut slots, need(&["a"])).1.as_deref(), Some("b"));
+    assert_eq!(ask(&mut slots, need(&["a"])).1.as_deref(), Some("a"), "better than to wait");
 }
 
 #[test]
 fn a_request_that_must_go_elsewhere_waits_rather_than_go_back() {
     let mut slots = two_backends(1, 1);
     let elsewhere = || Need { is_strict: true, ..need(&["a"]) };
-    assert_eq!(slots.request(elsewhere()), Answer::Granted("b".to_owned()));
-    let Answer::Waiting(ticket) = slots.request(elsewhere()) else { panic!("a slot of a is free, and not for it") };
-    assert_eq!(slots.release("b"), [Decided { ticket, answer: Ok("b".to_owned()) }]);
+    let (first, at) = ask(&mut slots, elsewhere());
+    assert_eq!(at.as_deref(), Some("b"));
+    let (ticket, at) = ask(&mut slots, elsewhere());
+    assert_eq!(at, None, "a slot of a is free, and not for it");
+    let (decided, _) = slots.release("b", first, Ended::Unknown, NOW);
+    assert_eq!(decided, [Decided { ticket, answer: Ok("b".to_owned()) }]);
 }
 
 #[test]
 fn the_smallest_share_in_use_goes_first() {
     let mut slots = two_backends(4, 2);
-    let taken: Vec<_> = (0..6).map(|_| slots.request(need(&[]))).collect();
-    let of = |name: &str| taken.iter().filter(|answer| **answer == Answer::Granted(name.to_owned())).count();
-    assert_eq!((of("a"), of("b")), (4, 2));
-    assert_eq!(taken[..3].iter().filter(|answer| **answer == Answer::Granted("b".to_owned())).count(), 1);
+    let taken: Vec<_> = (0..6).filter_map(|_| ask(&mut slots, need(&[])).1).collect();
+    let of = |name: &str, taken: &[String]| taken.iter().filter(|one| *one == name).count();
+    assert_eq!((of("a", &taken), of("b", &taken), of("b", &taken[..3])), (4, 2, 1));
 }
 
 #[test]
 fn before_the_coordinator_spoke_requests_wait_instead_of_failing() {
     let mut slots = Slots::default();
-    let Answer::Waiting(ticket) = slots.request(need(&[])) else { panic!("it waits") };
+    let (ticket, at) = ask(&mut slots, need(&[]));
+    assert_eq!(at, None);
     let refused = Decided { ticket, answer: Err(Refusal::NeedsLocalAi) };
-    assert_eq!(slots.update(BTreeMap::new()), [refused], "there is none");
+    assert_eq!(slots.update(BTreeMap::new(), NOW), [refused], "there is none");
 }
 
 #[test]
 fn a_listed_backend_that_is_down_is_waited_for() {
     let mut slots = Slots::default();
-    slots.update(BTreeMap::from([("a".to_owned(), Known::default())]));
-    assert!(matches!(slots.request(need(&[])), Answer::Waiting(_)));
+    slots.update(BTreeMap::from([("a".to_owned(), Known::default())]), NOW);
+    assert_eq!(ask(&mut slots, need(&[])).1, None);
 }
 
 #[test]
 fn a_backend_that_is_always_busy_serves_each_priority_by_its_weight() {
-    let mut slots = Slots::new(Weights { interactive: 3, normal: 2, batch: 1 });
+    let mut slots = Slots::new(Weights { interactive: 3, normal: 2, batch: 1 }, BreakerLimits::default());
     slots.set_builtin(1);
     let need = |priority| Need { priority, ..Need::of(Task::Probe, None) };
-    assert_eq!(slots.request(need(Priority::Normal)), Answer::Granted(BUILTIN.to_owned()));
+    let (mut running, at) = ask(&mut slots, need(Priority::Normal));
+    assert_eq!(at.as_deref(), Some(BUILTIN));
     let mut waiting = BTreeMap::new();
     for priority in PRIORITIES.repeat(120) {
-        let Answer::Waiting(ticket) = slots.request(need(priority)) else { panic!("the slot is taken") };
+        let (ticket, at) = ask(&mut slots, need(priority));
+        assert_eq!(at, None, "the slot is taken");
         waiting.insert(ticket, priority);
     }
-    let served: Vec<_> = (0..120).flat_map(|_| slots.release(BUILTIN)).map(|one| waiting[&one.ticket]).collect();
+    let served: Vec<_> = (0..120)
+        .map(|_| {
+            let (decided, _) = slots.release(BUILTIN, running, Ended::Unknown, NOW);
+            running = decided[0].ticket;
+            waiting[&running]
+        })
+        .collect();
     let of = |one: Priority| served.iter().filter(|other| **other == one).count();
     assert_eq!(PRIORITIES.map(of), [60, 40, 20]);
 }

@@ -16,6 +16,8 @@ use tokio::time::timeout;
 use super::attempt::{Answer, Rest};
 use super::error::envelope;
 use super::record::Record;
+use crate::backend::BackendError;
+use crate::backend::localai::failure;
 use crate::backend::pool::SlotPermit;
 
 /// Headers of a backend that go on to the client; the others are about its own connection.
@@ -35,7 +37,7 @@ struct Pump {
     line: BytesMut,
     client_timeout: Duration,
     record: Record,
-    _permit: Option<SlotPermit>,
+    permit: Option<SlotPermit>,
 }
 
 /// The answer of a backend, of which `permit` is the slot; its call ends with `outcome`.
@@ -51,12 +53,15 @@ pub(super) fn respond(
     let is_events = answer.is_events();
     let length = answer.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let Some(rest) = answer.rest else {
+        if let Some(mut permit) = permit {
+            permit.ended(&Ok(()));
+        }
         record.ended(outcome);
         return add(marks(&record), response.body(answer.first));
     };
     let marks = marks(&record);
     let (pieces, body) = mpsc::channel(PIECES_MAX);
-    let pump = Pump { rest, pieces, is_events, line: BytesMut::new(), client_timeout, record, _permit: permit };
+    let pump = Pump { rest, pieces, is_events, line: BytesMut::new(), client_timeout, record, permit };
     actix_web::rt::spawn(pump.run(answer.first, outcome));
     if let Some(length) = length.filter(|_| !is_events) {
         response.no_chunking(length);
@@ -77,11 +82,13 @@ impl Pump {
                     }
                 }
                 None => {
+                    self.backend_ended(&Ok(()));
                     let tail = self.line.split().freeze();
                     break self.send(Ok(tail)).await.err().unwrap_or(outcome);
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, job_id = %self.record.job_id, "an answer broke off");
+                    self.backend_ended(&Err(failure::transport(&error)));
                     let last = if self.is_events { Ok(broken_off()) } else { Err(std::io::Error::other(error)) };
                     break self.send(last).await.err().unwrap_or("broken");
                 }
@@ -97,6 +104,12 @@ impl Pump {
         if ended == "too_slow" {
             // What is left out must not look like the end.
             drop(self.pieces.try_send(Err(std::io::Error::from(std::io::ErrorKind::TimedOut))));
+        }
+    }
+
+    fn backend_ended(&mut self, how: &Result<(), BackendError>) {
+        if let Some(permit) = &mut self.permit {
+            permit.ended(how);
         }
     }
 

@@ -68,17 +68,20 @@ pub(super) async fn run(
         Call { pool: &node.pool, task: path.task, request: &request, failed: Vec::new(), is_broken: false, wait };
     let mut last = None;
     loop {
-        let slot = match (call.slot().await, last) {
+        let mut slot = match (call.slot().await, last) {
             (Ok(slot), _) => slot,
             (Err(_), Some(failed)) => return failed_for_good(record, failed),
-            (Err(refused), None) => return give_up(record, &refused, None),
+            (Err(refused), None) => return give_up(record, &refused, call.back_in_s()),
         };
         record.backend = Some(slot.backend.name().to_owned());
         record.attempts += 1;
-        let failed = match attempt(&*slot.backend, forward(path, &request, &record)).await {
+        slot.permit.began();
+        let attempt = attempt(&*slot.backend, forward(path, &request, &record));
+        let failed = match slot.in_time(attempt).await {
             Ok(answer) => return respond(answer, Some(slot.permit), record, "ok", client_timeout),
             Err(failed) => failed,
         };
+        slot.permit.ended::<()>(&Err(failed.error.clone()));
         drop(slot.permit);
         if !failed.error.is_retryable() {
             return rejected(record, failed);
@@ -140,16 +143,20 @@ impl Call<'_> {
         timeout_at(until, slot).await.map_err(|_| busy())?.map_err(|error| error.to_job_error())
     }
 
+    /// Seconds until a backend is back that gets no requests now for how its last ones ended, if no other is there.
+    fn back_in_s(&self) -> Option<u64> {
+        let wait = self.pool.back_in(self.task, self.request.model.as_deref())?;
+        Some(wait.as_secs() + 1)
+    }
+
     fn need_without(&self, avoid: &[String]) -> Need {
-        let model = self.request.model.clone();
-        let is_begun = !avoid.is_empty();
         Need {
-            task: self.task,
-            model,
+            units: self.request.units,
             priority: Priority::Interactive,
-            is_begun,
+            is_begun: !avoid.is_empty(),
             avoid: avoid.to_vec(),
             is_strict: true,
+            ..Need::of(self.task, self.request.model.as_deref())
         }
     }
 

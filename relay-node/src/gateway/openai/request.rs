@@ -7,9 +7,11 @@ use actix_web::{HttpRequest, web};
 use futures_util::StreamExt;
 use relay_protocol::{ErrorCode, JobError, Task};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Path;
 use super::spool::Spool;
+use crate::backend::size;
 use crate::gateway::body::Pace;
 use crate::state::NodeState;
 
@@ -22,6 +24,8 @@ const DURABLE: &str = "x-relay-durable";
 pub(super) struct Request {
     /// With which model, if the client says so.
     pub(super) model: Option<String>,
+    /// How much work it is: [`size`].
+    pub(super) units: f64,
     pub(super) content_type: String,
     pub(super) body: Spool,
 }
@@ -29,6 +33,16 @@ pub(super) struct Request {
 #[derive(Deserialize)]
 struct Head {
     model: Option<String>,
+    /// Of pictures.
+    size: Option<Value>,
+    /// How many of them.
+    n: Option<Value>,
+}
+
+/// What the relay reads of a body.
+struct Read {
+    model: Option<String>,
+    units: f64,
 }
 
 /// Reads a call to its end.
@@ -50,19 +64,26 @@ pub(super) async fn read(
     let pace = Pace::of(&node.settings.gateway);
     let body = Spool::fill(payload, &node.settings.openai, &node.settings.store.cache_folder, pace).await?;
     let is_form = content_type.to_ascii_lowercase().starts_with("multipart/form-data");
-    let model = if is_form { of_form(request, &body).await? } else { of_json(&body).await? };
+    let Read { model, units } =
+        if is_form { of_form(request, &body).await? } else { of_json(path.task, &body).await? };
     let model = model.filter(|model| !model.is_empty());
     if model.is_none() && path.task == Task::Vad {
         return Err(JobError::new(ErrorCode::InvalidField, "name the model that finds voices, in the field \"model\""));
     }
-    Ok(Request { model, content_type, body })
+    Ok(Request { model, units, content_type, body })
 }
 
-async fn of_json(body: &Spool) -> Result<Option<String>, JobError> {
+async fn of_json(task: Task, body: &Spool) -> Result<Read, JobError> {
     let reader = body.reader();
     let head = tokio::task::spawn_blocking(move || serde_json::from_reader::<_, Head>(reader)).await;
     match head {
-        Ok(Ok(head)) => Ok(head.model),
+        Ok(Ok(head)) => {
+            let picture = || {
+                size::of_picture(head.size.as_ref().and_then(Value::as_str), head.n.as_ref().and_then(Value::as_u64))
+            };
+            let units = if task == Task::Image { picture() } else { size::of_text(body.bytes()) };
+            Ok(Read { model: head.model, units })
+        }
         Ok(Err(error)) => {
             Err(JobError::new(ErrorCode::BadRequest, format!("the body is not the JSON object wanted here: {error}")))
         }
@@ -70,26 +91,31 @@ async fn of_json(body: &Spool) -> Result<Option<String>, JobError> {
     }
 }
 
-async fn of_form(request: &HttpRequest, body: &Spool) -> Result<Option<String>, JobError> {
+async fn of_form(request: &HttpRequest, body: &Spool) -> Result<Read, JobError> {
     let bad = |why: String| JobError::new(ErrorCode::BadRequest, format!("the form cannot be read: {why}"));
     let chunks = body.chunks().map(|chunk| chunk.map_err(PayloadError::Io));
     let mut parts = Multipart::new(request.headers(), chunks);
+    let mut read = Read { model: None, units: size::of_text(body.bytes()) };
     while let Some(part) = parts.next().await {
         let mut field = part.map_err(|error| bad(error.to_string()))?;
-        let is_model = field.name() == Some("model");
-        let mut text = Vec::new();
+        let (is_model, is_file) = (field.name() == Some("model"), field.name() == Some("file"));
+        let kept_max = if is_model { MODEL_BYTES_MAX + 1 } else { size::HEAD_BYTES };
+        let (mut kept, mut bytes) = (Vec::new(), 0);
         while let Some(chunk) = field.next().await {
             let chunk = chunk.map_err(|error| bad(error.to_string()))?;
-            if is_model {
-                text.extend_from_slice(&chunk);
-                if text.len() > MODEL_BYTES_MAX {
-                    return Err(bad(format!("the name of the model has more than {MODEL_BYTES_MAX} bytes")));
-                }
-            }
+            bytes += chunk.len() as u64;
+            kept.extend_from_slice(&chunk[..chunk.len().min(kept_max - kept.len())]);
+        }
+        if is_file {
+            read.units = size::of_sound(&kept, bytes);
+        }
+        if is_model && kept.len() > MODEL_BYTES_MAX {
+            return Err(bad(format!("the name of the model has more than {MODEL_BYTES_MAX} bytes")));
         }
         if is_model {
-            return String::from_utf8(text).map(Some).map_err(|_| bad("the name of the model is not UTF-8".to_owned()));
+            let name = String::from_utf8(kept);
+            read.model = Some(name.map_err(|_| bad("the name of the model is not UTF-8".to_owned()))?);
         }
     }
-    Ok(None)
+    Ok(read)
 }

@@ -1,0 +1,45 @@
+//! What a request needs of a backend.
+
+use relay_protocol::Priority;
+use relay_protocol::task::{Engine, Task};
+
+use crate::backend::cost::Kind;
+
+/// What a request needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Need {
+    /// What is to be done, with which model.
+    pub kind: Kind,
+    /// How much of it, in units that the same kind of work always has (seconds of sound, characters, pixels): backends
+    /// take time in proportion. 1 if that cannot be known.
+    pub units: f64,
+    /// Order among those who wait.
+    pub priority: Priority,
+    /// It was begun before, maybe by a node that is no more: it goes before those of its priority that were not.
+    pub is_begun: bool,
+    /// Backends that failed this request before: taken last.
+    pub avoid: Vec<String>,
+    /// Those in `avoid` are not taken at all.
+    pub is_strict: bool,
+}
+
+impl Need {
+    /// What a job with this task and model needs that has no history.
+    pub fn of(task: Task, model: Option<&str>) -> Self {
+        let kind = Kind { task, model: model.map(str::to_owned) };
+        Self { kind, units: 1.0, priority: Priority::Normal, is_begun: false, avoid: Vec::new(), is_strict: false }
+    }
+
+    /// Whether the node itself does such work.
+    pub(super) fn is_builtin(&self) -> bool {
+        match self.kind.task.engine() {
+            Engine::BuiltIn => true,
+            Engine::Either => self.kind.model.is_none(),
+            Engine::LocalAi => false,
+        }
+    }
+
+    pub(super) fn avoids(&self, backend: &str) -> bool {
+        self.avoid.iter().any(|avoided| avoided == backend)
+    }
+}
