@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use relay_log::port::TopicPartition;
 use relay_protocol::{Event, EventKind, JobId};
 
+use super::clock::BEGIN_MS;
+
 /// Findings that a run names at most.
 const NAMED_MAX: usize = 12;
 
@@ -197,16 +199,24 @@ impl History {
     }
 
     /// Whether the attempt whose start owners told of twice was a backend's both times, the second time after the first.
-    fn began_twice(&self, first: &Told, again: &Told) -> bool {
+    fn began_twice(&self, first: &Told, again_told: &Told) -> bool {
         let calls = self.calls.get(&first.event.job_id).into_iter().flatten();
-        let (Some(first), Some(again)) = (self.starts.get(&first.place), self.starts.get(&again.place)) else {
+        let (Some(first), Some(again)) = (self.starts.get(&first.place), self.starts.get(&again_told.place)) else {
             return false;
         };
         let called = |began: &Moment, until_ms: u64| {
             let mut of_life = calls.clone().filter(|call| call.life == began.life);
             of_life.any(|call| (began.at_ms..until_ms).contains(&call.at_ms))
         };
-        called(first, again.at_ms) && called(again, u64::MAX)
+        called(first, again.at_ms) && called(again, self.next_start_ms(again_told, again))
+    }
+
+    /// When the life that told of an attempt's start told of a later attempt of the job: what it called from then on is that one's.
+    fn next_start_ms(&self, told: &Told, began: &Moment) -> u64 {
+        let is_later = |event: &Event| event.job_id == told.event.job_id && event.attempt > told.event.attempt;
+        let later = self.events.iter().filter(|other| is_later(&other.event));
+        let of_life = later.filter_map(|other| self.starts.get(&other.place)).filter(|other| other.life == began.life);
+        of_life.map(|other| other.at_ms).filter(|at_ms| *at_ms >= began.at_ms).min().unwrap_or(u64::MAX)
     }
 
     /// P3: of the jobs with one key one ran.
@@ -298,7 +308,7 @@ impl History {
 }
 
 impl History {
-    /// What the log and the clients say of the jobs that findings name.
+    /// What the log, the backends and the clients say of the jobs that findings name.
     pub(super) fn story(&self, findings: &Findings) -> Vec<String> {
         let is_named = |job: &JobId| findings.named.iter().any(|finding| finding.contains(&job.to_string()));
         let mut story = Vec::new();
@@ -307,12 +317,23 @@ impl History {
             for told in self.events.iter().filter(|told| told.event.job_id == *job) {
                 let Event { seq, event, at, node, duplicate_of, error, .. } = &told.event;
                 let ((place, offset), error) = (&told.place, error.as_ref().map(|error| &error.code));
+                let by = self
+                    .starts
+                    .get(&told.place)
+                    .map(|moment| (moment.life, moment.at_ms.wrapping_sub(BEGIN_MS) as i64));
                 story.push(format!(
-                    "  log {place}/{offset}: {} {}.{} at {} {node:?} {duplicate_of:?} {error:?}",
+                    "  log {place}/{offset}: {} {}.{} at {} {node:?} {duplicate_of:?} {error:?} by life, at {by:?}",
                     event.name(),
                     seq >> 32,
                     seq & 0xffff_ffff,
-                    at.wrapping_sub(super::clock::BEGIN_MS) as i64,
+                    at.wrapping_sub(BEGIN_MS) as i64,
+                ));
+            }
+            for call in self.calls.get(job).into_iter().flatten() {
+                story.push(format!(
+                    "  life {} called a backend at {}",
+                    call.life,
+                    call.at_ms.wrapping_sub(BEGIN_MS) as i64
                 ));
             }
             for ((_, client), heard) in self.heard.iter().filter(|((of, _), _)| of == job) {

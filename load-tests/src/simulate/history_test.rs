@@ -123,6 +123,15 @@ fn what_changes_is_found() {
     assert_eq!(twice(&[(1, 5), (2, 31)]), "", "the first call was another attempt's");
     assert_eq!(twice(&[(1, 30), (2, 31)]), "", "the first node was taken for dead");
     assert_eq!(twice(&[(1, 20)]), "", "the second attempt did not begin");
+    let next = complaints(|history| {
+        for (attempt, life, at_ms) in [(1, 2, 30), (2, 2, 40)] {
+            history.starts.insert(place(history.events.len() as u64), Moment { life, at_ms });
+            tell(history, event(job(1), attempt, EventKind::Started));
+        }
+        history.starts.insert(place(1), Moment { life: 1, at_ms: 10 });
+        history.calls.insert(job(1), [(1, 20), (2, 41)].map(|(life, at_ms)| Moment { life, at_ms }).to_vec());
+    });
+    assert!(!next.contains("began twice"), "what the second life called was its next attempt: {next}");
 }
 
 #[test]
