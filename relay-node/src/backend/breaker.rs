@@ -46,7 +46,7 @@ pub enum Ended {
         /// Milliseconds after it was sent.
         after_ms: u64,
     },
-    /// It asked to be left alone for so many milliseconds.
+    /// It asked to be left alone with such work for so many milliseconds.
     Busy {
         /// From now on.
         rest_ms: u64,
@@ -76,82 +76,68 @@ pub struct Breaker {
     state: State,
     /// Ejections in close succession.
     ejections: u32,
-    resting_until_ms: u64,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { state: State::Closed { failures: 0 }, ejections: 0, resting_until_ms: 0 }
+        Self { state: State::Closed { failures: 0 }, ejections: 0 }
     }
 }
 
 impl Breaker {
-    /// How many of `granted` requests it may have at a time.
-    pub fn room(&self, granted: u32, now_ms: u64) -> u32 {
+    /// How many requests it may have at a time of those that came after its ejection; `None`: as many as it has slots.
+    pub fn room(&self, now_ms: u64) -> Option<u32> {
         match self.state {
-            _ if now_ms < self.resting_until_ms => 0,
-            State::Closed { .. } => granted,
-            State::Ejected { until_ms } if now_ms < until_ms => 0,
-            State::Ejected { .. } => granted.min(1),
-            State::Probation { room } => granted.min(room),
+            State::Closed { .. } => None,
+            State::Ejected { until_ms } => Some(u32::from(now_ms >= until_ms)),
+            State::Probation { room } => Some(room),
         }
     }
 
     /// When it may be used again, if it may not now.
     pub fn back_at(&self, now_ms: u64) -> Option<u64> {
-        let ejected_until = if let State::Ejected { until_ms } = self.state { until_ms } else { 0 };
-        Some(ejected_until.max(self.resting_until_ms)).filter(|back| *back > now_ms)
+        let State::Ejected { until_ms } = self.state else { return None };
+        Some(until_ms).filter(|back| *back > now_ms)
     }
 
-    /// Whether it is ejected, or still on probation after that.
+    /// Whether it is ejected, or still on probation after that: only requests that came after the ejection count.
     pub fn is_doubted(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
     }
 
-    /// A request ended; it may be ejected for that if `may_eject`. Says whether it was.
-    pub fn ended(&mut self, how: Ended, granted: u32, may_eject: bool, now_ms: u64, limits: &BreakerLimits) -> bool {
-        match how {
-            Ended::Well { .. } => self.succeeded(granted, now_ms),
-            Ended::Badly { .. } => return self.failed(may_eject, now_ms, limits),
-            Ended::Busy { rest_ms } => {
-                self.resting_until_ms = self.resting_until_ms.max(now_ms.saturating_add(rest_ms));
-            }
-            Ended::Unknown => {}
-        }
-        false
-    }
-
-    fn succeeded(&mut self, granted: u32, now_ms: u64) {
+    /// A request ended well; the backend has so many slots.
+    pub fn succeeded(&mut self, granted: u32) {
         self.state = match self.state {
             State::Closed { .. } => {
                 self.ejections = self.ejections.saturating_sub(1);
                 State::Closed { failures: 0 }
             }
-            // It was sent before the ejection.
-            State::Ejected { until_ms } if now_ms < until_ms => self.state,
             State::Ejected { .. } => State::Probation { room: 2 },
             State::Probation { room } => State::Probation { room: room.saturating_mul(2) },
         };
-        if matches!(self.state, State::Probation { room } if room >= granted) {
+        if matches!(self.state, State::Probation { room } if room >= granted.max(2)) {
             self.state = State::Closed { failures: 0 };
         }
     }
 
-    fn failed(&mut self, may_eject: bool, now_ms: u64, limits: &BreakerLimits) -> bool {
+    /// A request failed; the backend may be ejected for that if `may_eject`, else it stays on probation or goes on. Says
+    /// whether it was ejected.
+    pub fn failed(&mut self, may_eject: bool, now_ms: u64, limits: &BreakerLimits) -> bool {
         let is_over = match &mut self.state {
             State::Closed { failures } => {
                 *failures = failures.saturating_add(1);
-                *failures >= limits.failures && may_eject
+                *failures >= limits.failures
             }
-            State::Ejected { until_ms } => now_ms >= *until_ms,
-            State::Probation { .. } => true,
+            State::Ejected { .. } | State::Probation { .. } => true,
         };
-        if is_over {
+        if is_over && may_eject {
             let time = limits.ejection_ms.saturating_mul(1 << self.ejections.min(30)).min(limits.ejection_ms_max);
             self.ejections = self.ejections.saturating_add(1);
             self.state = State::Ejected { until_ms: now_ms.saturating_add(time) };
+        } else if self.is_doubted() {
+            self.state = State::Probation { room: 1 };
         }
-        is_over
+        is_over && may_eject
     }
 }
 

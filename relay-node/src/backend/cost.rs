@@ -10,6 +10,8 @@ const KEPT: f64 = 0.95;
 const LATE_MAX: f64 = 10.0;
 /// How many times as long as the slowest ever seen it may take: that may have had to load its model first.
 const SLOWER_MAX: f64 = 3.0;
+/// Part of the slowest that each further request leaves: what was seen once is forgotten within some hundred.
+const FORGOTTEN: f64 = 0.99;
 /// So long it may take in any case, in milliseconds.
 const PATIENCE_MS: f64 = 10_000.0;
 /// Kinds of work that are told apart for one backend; more are not learnt.
@@ -48,7 +50,7 @@ impl Costs {
         if let Some(rate) = self.0.get_mut(kind) {
             rate.worked_ms = rate.worked_ms * KEPT + worked_ms as f64;
             rate.units = rate.units * KEPT + units.max(f64::MIN_POSITIVE);
-            rate.slowest_ms = rate.slowest_ms.max(worked_ms as f64);
+            rate.slowest_ms = (rate.slowest_ms * FORGOTTEN).max(worked_ms as f64);
         }
     }
 

@@ -18,6 +18,11 @@ use crate::fair::Weights;
 /// Makes the client of a LocalAI backend from its URL.
 pub type Connect = dyn Fn(&str) -> Arc<dyn Backend> + Send + Sync;
 
+/// A look that is so late, in milliseconds, is not waited for.
+const OVERDUE_MS: u64 = 1_000;
+/// How long a backend is left alone that is too busy for a kind of work and does not say for how long, in milliseconds.
+const REST_MS: u64 = 1_000;
+
 /// The node's backends. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
@@ -48,17 +53,27 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// What `call` of the backend returns, unless it stalls.
+    /// What `call` of the backend returns, unless it stalls: unless nothing `came` of it for many times as long as such work takes.
     ///
     /// # Errors
-    /// Those of `call`; [`BackendError::Failed`] if it takes many times as long as such work ever took there.
-    pub async fn in_time<T, E: From<BackendError>>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    /// Those of `call`; [`BackendError::Failed`] if it stalls.
+    pub async fn in_time<T, E: From<BackendError>>(
+        &self,
+        call: impl Future<Output = Result<T, E>>,
+        came: impl Fn() -> bool,
+    ) -> Result<T, E> {
         let Some(patience) = self.patience else { return call.await };
-        tokio::time::timeout(patience, call).await.unwrap_or_else(|_| {
-            metrics::counter!("relay_backend_stalls_total", "backend" => self.backend.name().to_owned()).increment(1);
-            let problem = format!("no answer within {patience:?}, and such work never took nearly as long");
-            Err(BackendError::Failed(problem).into())
-        })
+        tokio::pin!(call);
+        if let Ok(answer) = tokio::time::timeout(patience, &mut call).await {
+            return answer;
+        }
+        // What is known to be at work is waited for as long as its own time-outs allow.
+        if came() {
+            return call.await;
+        }
+        metrics::counter!("relay_backend_stalls_total", "backend" => self.backend.name().to_owned()).increment(1);
+        let problem = format!("no answer within {patience:?}, and such work never took nearly as long");
+        Err(BackendError::Failed(problem).into())
     }
 }
 
@@ -85,7 +100,7 @@ impl SlotPermit {
             Ok(_) => Ended::Well { worked_ms },
             Err(BackendError::Rejected { .. }) => Ended::Well { worked_ms: None },
             Err(BackendError::Busy { retry_after: Some(rest), .. }) => Ended::Busy { rest_ms: rest.as_millis() as u64 },
-            Err(BackendError::Busy { retry_after: None, .. }) => Ended::Unknown,
+            Err(BackendError::Busy { retry_after: None, .. }) => Ended::Busy { rest_ms: REST_MS },
             Err(BackendError::Failed(_) | BackendError::Unreachable(_)) => {
                 Ended::Badly { after_ms: worked_ms.unwrap_or_default() }
             }
@@ -277,7 +292,8 @@ impl Pool {
         let now_ms = self.now_ms();
         let Some(at) = state.slots.look_at(now_ms) else { return };
         let Ok(runtime) = Handle::try_current() else { return };
-        if state.looks_at.is_some_and(|due| due <= at) {
+        // One that is overdue will not come: its runtime has ended.
+        if state.looks_at.is_some_and(|due| due <= at && due + OVERDUE_MS > now_ms) {
             return;
         }
         state.looks_at = Some(at);

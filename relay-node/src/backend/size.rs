@@ -11,6 +11,14 @@ use crate::job::media::{Media, MediaBody};
 const SOUND_BYTES_PER_S: f64 = 16_000.0;
 /// Side of a picture whose request names no size, in pixels.
 const PICTURE_SIDE: f64 = 512.0;
+/// Bytes of a second of sound that a header may say.
+const BYTE_RATES: std::ops::RangeInclusive<u32> = 50..=10_000_000;
+/// Bytes of a second of sound that comes as numbers in JSON, at 16 kHz.
+const SAMPLES_BYTES_PER_S: f64 = 160_000.0;
+/// Largest work that a request may claim.
+const UNITS_MAX: f64 = 1e9;
+/// Smallest.
+const UNITS_MIN: f64 = 1e-3;
 /// Bytes of a file that are looked at.
 pub const HEAD_BYTES: usize = 64;
 
@@ -26,8 +34,13 @@ pub async fn of_job(task: Task, media: &Media, params: &Map<String, Value>) -> f
 /// Of sound: its seconds.
 pub fn of_sound(head: &[u8], bytes: u64) -> f64 {
     let bytes = bytes as f64;
-    let byte_rate = wav_byte_rate(head).filter(|rate| *rate > 0).map_or(SOUND_BYTES_PER_S, f64::from);
-    (bytes / byte_rate).max(f64::MIN_POSITIVE)
+    let byte_rate = wav_byte_rate(head).filter(|rate| BYTE_RATES.contains(rate)).map_or(SOUND_BYTES_PER_S, f64::from);
+    (bytes / byte_rate).max(UNITS_MIN)
+}
+
+/// Of sound whose samples are numbers in a JSON text: its seconds, nearly.
+pub fn of_samples(bytes: u64) -> f64 {
+    (bytes as f64 / SAMPLES_BYTES_PER_S).max(UNITS_MIN)
 }
 
 /// Of text: its characters, nearly.
@@ -40,7 +53,7 @@ pub fn of_picture(size: Option<&str>, count: Option<u64>) -> f64 {
     let sides = size.and_then(|size| size.split_once('x'));
     let sides = sides.and_then(|(width, height)| Some((width.parse::<u32>().ok()?, height.parse::<u32>().ok()?)));
     let pixels = sides.map_or(PICTURE_SIDE * PICTURE_SIDE, |(width, height)| f64::from(width) * f64::from(height));
-    pixels.max(1.0) * count.unwrap_or(1).max(1) as f64
+    (pixels.max(1.0) * count.unwrap_or(1).max(1) as f64).min(UNITS_MAX)
 }
 
 /// Bytes per second of a WAV file whose format comes first, as it does nearly always.

@@ -15,6 +15,7 @@ async fn sound_counts_in_seconds_whatever_holds_it() {
     let mut zero_rate = *WAV;
     zero_rate[28..32].fill(0);
     assert_eq!(of_sound(&zero_rate, 16_000), 1.0);
+    assert_eq!(of_samples(320_000), 2.0);
     let mut sound = WAV.to_vec();
     sound.resize(64_000, 0);
     let in_memory = Media::memory(Bytes::from(sound.clone()), None, None);

@@ -140,6 +140,8 @@ struct Run<'a> {
     span: AttemptSpan,
     /// Every event so far was acknowledged to this node and delivered to its own watchers.
     told_here: Cell<bool>,
+    /// The backend has said something of this attempt.
+    updated: Cell<bool>,
 }
 
 impl<'a> Run<'a> {
@@ -161,6 +163,7 @@ impl<'a> Run<'a> {
             span: AttemptSpan(Span::none()),
             // Events of earlier attempts, and the receipt of a job from outside, come from the log only.
             told_here: Cell::new(job.has_gateway() && job.attempts_before == 0 && job.duplicate.is_none()),
+            updated: Cell::new(false),
         };
         run.pass("intake");
         run
@@ -249,6 +252,7 @@ impl<'a> Run<'a> {
         self.pass("backend");
         let began = Instant::now();
         slot.permit.began();
+        self.updated.set(false);
         let (output, partials) = self.call(&slot, media).await;
         slot.permit.ended(&output);
         self.last_partial_seq = partials.or(self.last_partial_seq);
@@ -378,7 +382,7 @@ impl<'a> Run<'a> {
             traceparent: here.or_else(|| job.traceparent.clone()),
         };
         let request = async {
-            let output = slot.in_time(slot.backend.call(call, updates)).await;
+            let output = slot.in_time(slot.backend.call(call, updates), || self.updated.get()).await;
             if output.is_err() {
                 span.record("otel.status_code", "ERROR");
             }

@@ -137,8 +137,9 @@ fn at_most_half_are_ejected_and_who_waits_for_an_ejected_one_is_told_when_it_is_
     assert_eq!(cluster.0.back_in(&sound(1.0), 0), None, "b is there");
     let only_a = Need { avoid: vec!["b".to_owned()], is_strict: true, ..sound(1.0) };
     let (waits, at) = cluster.ask(only_a.clone(), 0);
-    assert_eq!((at, cluster.0.look_at(0)), (None, Some(1_000)));
-    assert!(!cluster.0.can_run(&only_a, 999) && cluster.0.can_run(&only_a, 1_000));
+    assert_eq!((at, cluster.0.look_at(0)), (None, Some(100)));
+    assert!(cluster.0.can_run(&only_a, 0), "it is back so soon that nobody goes away for that");
+    assert_eq!(place_of(&cluster.0.look(999), waits), None);
     assert_eq!(place_of(&cluster.0.look(1_000), waits).as_deref(), Some("a"));
 }
 
@@ -148,4 +149,70 @@ fn one_that_takes_nothing_is_not_waited_for_by_those_that_others_serve() {
     let known = |granted| Known { models: vec!["m".to_owned()], healthy: true, granted };
     cluster.0.update(BTreeMap::from([("slow".to_owned(), known(1)), ("fast".to_owned(), known(0))]), 0);
     assert_eq!(cluster.ask(sound(1.0), 0).1.as_deref(), Some("slow"));
+}
+
+#[test]
+fn a_trial_is_made_beside_old_requests_and_is_not_judged_by_them() {
+    let mut cluster = Cluster::of(&["only"], 8);
+    let tickets: Vec<_> = (0..6).map(|_| cluster.ask(sound(1.0), 0).0).collect();
+    let ejected: Vec<_> = tickets[..3].iter().map(|ticket| cluster.fail("only", *ticket, 0)).collect();
+    assert_eq!(ejected, [false, false, true]);
+    assert_eq!(cluster.ask(sound(1.0), 500).1, None);
+    // Three old ones are still there.
+    let trial = cluster.0.look(1_000);
+    assert_eq!(trial.len(), 1, "one to see, beside the old ones");
+    assert!(!cluster.fail("only", tickets[3], 1_100), "it was sent before the ejection");
+    cluster.end("only", tickets[4], 10, 1_100);
+    assert_eq!(cluster.ask(sound(1.0), 1_100).1, None, "the trial is not over");
+    assert_eq!(cluster.end("only", trial[0].ticket, 10, 1_200).len(), 1);
+}
+
+#[test]
+fn what_failed_elsewhere_before_ejects_nobody() {
+    let mut cluster = Cluster::of(&["only"], 1);
+    for _ in 0..9 {
+        let (ticket, _) = cluster.ask(Need { is_begun: true, ..sound(1.0) }, 0);
+        assert!(!cluster.fail("only", ticket, 0));
+    }
+}
+
+#[test]
+fn a_backend_that_asks_for_a_rest_gets_it_for_that_kind_of_work_alone() {
+    let mut cluster = Cluster::of(&["only"], 2);
+    let (ticket, _) = cluster.ask(sound(1.0), 0);
+    cluster.0.release("only", ticket, Ended::Busy { rest_ms: u64::MAX }, 0);
+    let other = || Need { units: 1.0, ..Need::of(Task::Translate, Some("m")) };
+    assert_eq!(cluster.ask(other(), 1).1.as_deref(), Some("only"));
+    let (waits, at) = cluster.ask(sound(1.0), 1);
+    assert_eq!(
+        (at, cluster.0.back_in(&sound(1.0), 1)),
+        (None, Some(59_999)),
+        "as long as the longest ejection at most"
+    );
+    assert!(!cluster.0.can_run(&sound(1.0), 1) && cluster.0.can_run(&other(), 1));
+    assert_eq!(place_of(&cluster.0.look(60_000), waits).as_deref(), Some("only"));
+}
+
+#[test]
+fn a_busy_backend_for_which_others_wait_is_not_waited_for() {
+    let known = |models: &[&str]| Known {
+        models: models.iter().map(|model| (*model).to_owned()).collect(),
+        healthy: true,
+        granted: 1,
+    };
+    let mut cluster = Cluster::with_rates(&[("slow", 40), ("fast", 10)]);
+    cluster.0.update(BTreeMap::from([("slow".to_owned(), known(&["m"])), ("fast".to_owned(), known(&["m", "n"]))]), 0);
+    let only_fast = || Need { units: 1.0, ..Need::of(Task::Transcribe, Some("n")) };
+    cluster.ask(sound(10.0), 0);
+    assert_eq!(cluster.ask(only_fast(), 0).1, None);
+    assert_eq!(cluster.ask(sound(10.0), 0).1.as_deref(), Some("slow"));
+}
+
+#[test]
+fn patience_is_that_of_the_slowest_and_chats_have_none() {
+    let mut cluster = Cluster::with_rates(&[("slow", 9_000), ("fast", 10)]);
+    let (ticket, at) = cluster.ask(sound(1.0), 0);
+    assert_eq!((at.as_deref(), cluster.0.patience_ms("fast", ticket)), (Some("fast"), Some(90_000)));
+    let (chat, at) = cluster.ask(Need::of(Task::Chat, Some("m")), 0);
+    assert_eq!(cluster.0.patience_ms(&at.unwrap(), chat), None);
 }

@@ -12,6 +12,8 @@ mod waiting;
 use std::collections::BTreeMap;
 
 pub use self::need::Need;
+use relay_protocol::Task;
+
 use self::one::One;
 use self::plan::{Best, Look};
 use self::waiting::{Class, Place, Waiting};
@@ -40,6 +42,8 @@ pub type Ticket = u64;
 const AGEING: f64 = 0.5;
 /// Time after which requests that wait for a faster backend are looked at again, in milliseconds.
 const LOOK_MS: u64 = 20;
+/// Time after which those that wait are looked at again while backends are ejected or at rest, in milliseconds.
+const LOOK_AT_EJECTED_MS: u64 = 100;
 
 /// Why a request would wait for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +111,7 @@ impl Slots {
 
     /// Milliseconds after which a request that has a slot of this backend counts as stalled; `None` if nobody knows.
     pub fn patience_ms(&self, name: &str, ticket: Ticket) -> Option<u64> {
-        self.backends.get(name)?.patience_ms(ticket)
+        self.backends.get(name)?.patience_of(ticket)
     }
 
     /// The work of a request that has a slot of this backend begins now.
@@ -119,8 +123,9 @@ impl Slots {
 
     /// A request gives its slot back: who gets it, and whether the backend was ejected for how the request ended.
     pub fn release(&mut self, name: &str, ticket: Ticket, how: Ended, now_ms: u64) -> (Vec<Decided>, bool) {
-        let may_eject = self.may_eject(now_ms);
-        let limits = self.breaker;
+        // What is built in fails by the requests' own doing.
+        let how = if name == BUILTIN && matches!(how, Ended::Badly { .. }) { Ended::Unknown } else { how };
+        let (may_eject, limits) = (self.may_eject(now_ms), self.breaker);
         let is_ejected =
             self.backends.get_mut(name).is_some_and(|one| one.ended(ticket, how, may_eject, now_ms, &limits));
         if self.waiting.is_empty() {
@@ -159,9 +164,9 @@ impl Slots {
         if self.waiting.is_empty() {
             return None;
         }
-        let back = self.backends.values().filter_map(|one| one.ejected_for(now_ms)).min();
-        let held = self.holds.then_some(LOOK_MS);
-        back.into_iter().chain(held).min().map(|wait| now_ms + wait)
+        let is_out = self.backends.values().any(|one| one.is_waited_for(now_ms));
+        let wait = if self.holds { Some(LOOK_MS) } else { is_out.then_some(LOOK_AT_EJECTED_MS) };
+        wait.map(|wait| now_ms + wait)
     }
 
     /// Whether it was ever told which LocalAI backends there are.
@@ -169,9 +174,11 @@ impl Slots {
         self.was_told
     }
 
-    /// Whether a backend answers that the request did not fail at and that could take it once it has a free slot.
+    /// Whether a backend answers that the request did not fail at and that could take it once it has a free slot; one whose
+    /// ejection or rest is over within seconds counts.
     pub fn can_run(&self, need: &Need, now_ms: u64) -> bool {
-        let fits = |(name, one): (&String, &One)| !need.avoids(name) && one.fits(name, need) && one.answers(now_ms);
+        let fits =
+            |(name, one): (&String, &One)| !need.avoids(name) && one.fits(name, need) && one.answers_soon(need, now_ms);
         let is_unknown = !self.was_told && !need.is_builtin() && need.avoid.is_empty();
         is_unknown || self.backends.iter().any(fits)
     }
@@ -183,8 +190,9 @@ impl Slots {
 
     /// Milliseconds until a backend that could take the request is back from its ejection, if none is there.
     pub fn back_in(&self, need: &Need, now_ms: u64) -> Option<u64> {
-        let back = |(name, one): (&String, &One)| one.ejected_for(now_ms).filter(|_| one.fits(name, need));
-        self.backends.iter().filter_map(back).min().filter(|_| !self.can_run(need, now_ms))
+        let fits = || self.backends.iter().filter(|(name, one)| one.fits(name, need));
+        let back = fits().filter_map(|(_, one)| one.back_in(need, now_ms)).min();
+        back.filter(|_| !fits().any(|(_, one)| one.answers(need, now_ms)))
     }
 
     /// Sets the slots of the built-in backend.
@@ -207,8 +215,7 @@ impl Slots {
 
     /// The backends that are ejected now.
     pub fn ejected(&self, now_ms: u64) -> impl Iterator<Item = &str> {
-        let is_out = move |one: &One| one.ejected_for(now_ms).is_some();
-        self.backends.iter().filter(move |(_, one)| is_out(one)).map(|(name, _)| name.as_str())
+        self.backends.iter().filter(move |(_, one)| one.is_ejected(now_ms)).map(|(name, _)| name.as_str())
     }
 
     /// Requests that wait, by model.
@@ -271,6 +278,11 @@ impl Slots {
                         decided.extend(self.grant(&other, place, now_ms));
                     }
                     Some(Best::Later(other)) => self.hold(&mut look, &other, place, now_ms),
+                    Some(Best::Now(other)) if self.is_avoided(place, name) => {
+                        // Whose turn it is there goes first; then this one is looked at again.
+                        let first = self.turn_at(&other, &look, now_ms);
+                        decided.extend(first.and_then(|first| self.grant(&other, first, now_ms)));
+                    }
                     _ => decided.extend(self.grant(name, place, now_ms)),
                 }
             }
@@ -279,22 +291,39 @@ impl Slots {
         decided
     }
 
+    fn is_avoided(&self, place: Place, name: &str) -> bool {
+        self.waiting.get(place).is_some_and(|need| need.avoids(name))
+    }
+
     /// Whose turn it is at a backend, if it has a free slot.
     fn turn_at(&self, name: &str, look: &Look, now_ms: u64) -> Option<Place> {
         let one = self.backends.get(name).filter(|one| one.has_room(now_ms))?;
         let serves = |class: &Class| one.serves(name, class);
-        let fits = |place: &Place, need: &Need| !look.held.contains(&place.ticket) && one.fits(name, need);
+        let fits = |place: &Place, need: &Need| {
+            !look.held.contains(&place.ticket) && one.fits(name, need) && one.answers(need, now_ms)
+        };
         one.turns.order().into_iter().find_map(|priority| self.waiting.first(priority, serves, fits))
     }
 
     fn grant(&mut self, name: &str, place: Place, now_ms: u64) -> Option<Decided> {
         let (_, need) = self.waiting.forget(place.ticket)?;
+        let patience_ms = self.patience(name, &need);
         let one = self.backends.get_mut(name)?;
-        one.take(place.ticket, &need, now_ms);
+        one.take(place.ticket, &need, patience_ms, now_ms);
         if !self.waiting.is_empty() {
             one.turns.took(place.priority);
         }
         Some(Decided { ticket: place.ticket, answer: Ok(name.to_owned()) })
+    }
+
+    /// After which time the request counts as stalled at a backend: what it takes there, or what the slowest backend took for such
+    /// work. Of chats nobody knows how long their answers are, and the built-in tasks cannot be given up.
+    fn patience(&self, name: &str, need: &Need) -> Option<u64> {
+        if name == BUILTIN || need.kind.task == Task::Chat {
+            return None;
+        }
+        let own = self.backends.get(name)?.patience_ms(need)?;
+        self.backends.values().filter_map(|one| one.patience_ms(need)).max().map(|longest| longest.max(own))
     }
 
     fn hold(&self, look: &mut Look, name: &str, place: Place, now_ms: u64) {

@@ -18,6 +18,10 @@ struct Flight {
     began_ms: u64,
     /// How long it should take, if that is known.
     expected_ms: Option<f64>,
+    /// After which time it counts as stalled.
+    patience_ms: Option<u64>,
+    /// It had failed elsewhere before, or its node had.
+    is_begun: bool,
 }
 
 /// One backend.
@@ -29,7 +33,15 @@ pub(super) struct One {
     breaker: Breaker,
     costs: Costs,
     flights: HashMap<Ticket, Flight>,
+    newest: Ticket,
+    /// The newest request when it was ejected: those up to it say nothing about how it is since.
+    ejected_at: Ticket,
+    /// Until when it is left alone with some kinds of work, as it asked.
+    rests: HashMap<Kind, u64>,
 }
+
+/// An ejection that is over so soon is waited for, in milliseconds.
+const SOON_MS: u64 = 10_000;
 
 impl One {
     pub(super) fn new(known: Option<Known>, turns: Turns) -> Self {
@@ -44,21 +56,51 @@ impl One {
         self.flights.len() as u32
     }
 
-    /// It answers its probes and is not ejected.
-    pub(super) fn answers(&self, now_ms: u64) -> bool {
-        self.known.as_ref().is_some_and(|known| known.healthy) && self.breaker.back_at(now_ms).is_none()
+    fn is_healthy(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.healthy)
     }
 
-    /// It answers its probes, but is ejected for so much longer.
-    pub(super) fn ejected_for(&self, now_ms: u64) -> Option<u64> {
-        self.known.as_ref().filter(|known| known.healthy)?;
-        self.breaker.back_at(now_ms).map(|back| back - now_ms)
+    /// When it may have such requests again, if it answers its probes and may not now.
+    fn back_at(&self, kind: &Kind, now_ms: u64) -> Option<u64> {
+        let rests = self.rests.get(kind).copied().filter(|until| *until > now_ms);
+        self.breaker.back_at(now_ms).max(rests)
+    }
+
+    /// It answers its probes, and may have such requests now.
+    pub(super) fn answers(&self, need: &Need, now_ms: u64) -> bool {
+        self.is_healthy() && self.back_at(&need.kind, now_ms).is_none()
+    }
+
+    /// It answers its probes, and may have such requests now or within seconds.
+    pub(super) fn answers_soon(&self, need: &Need, now_ms: u64) -> bool {
+        let is_long = |back: u64| back > now_ms.saturating_add(SOON_MS);
+        self.is_healthy() && !self.back_at(&need.kind, now_ms).is_some_and(is_long)
+    }
+
+    /// It answers its probes, but may have no such requests for so much longer.
+    pub(super) fn back_in(&self, need: &Need, now_ms: u64) -> Option<u64> {
+        self.back_at(&need.kind, now_ms).filter(|_| self.is_healthy()).map(|back| back.saturating_sub(now_ms))
+    }
+
+    /// It answers its probes, but is ejected.
+    pub(super) fn is_ejected(&self, now_ms: u64) -> bool {
+        self.is_healthy() && self.breaker.back_at(now_ms).is_some()
+    }
+
+    /// Whether time alone will let it have requests again.
+    pub(super) fn is_waited_for(&self, now_ms: u64) -> bool {
+        self.is_ejected(now_ms) || self.rests.values().any(|until| *until > now_ms)
     }
 
     /// Whether another request may go there now.
     pub(super) fn has_room(&self, now_ms: u64) -> bool {
         let Some(known) = self.known.as_ref().filter(|known| known.healthy) else { return false };
-        self.in_use() < self.breaker.room(known.granted, now_ms) + u32::from(is_planted(Bug::SlotTooMany))
+        let is_trial_free = |room: u32| {
+            let trials = self.flights.keys().filter(|ticket| **ticket > self.ejected_at).count();
+            trials < room as usize
+        };
+        self.in_use() < known.granted + u32::from(is_planted(Bug::SlotTooMany))
+            && self.breaker.room(now_ms).is_none_or(is_trial_free)
     }
 
     /// Whether requests of a class can go there at all.
@@ -88,17 +130,23 @@ impl One {
         self.costs.ms_per_unit(&need.kind).map(|rate| rate * need.units)
     }
 
-    /// A request goes there.
-    pub(super) fn take(&mut self, ticket: Ticket, need: &Need, now_ms: u64) {
+    /// Milliseconds after which such a request counts as stalled there.
+    pub(super) fn patience_ms(&self, need: &Need) -> Option<u64> {
+        self.costs.patience_ms(&need.kind, need.units)
+    }
+
+    /// A request goes there; after `patience_ms` it counts as stalled.
+    pub(super) fn take(&mut self, ticket: Ticket, need: &Need, patience_ms: Option<u64>, now_ms: u64) {
         let expected_ms = self.expected_ms(need);
-        let flight = Flight { kind: need.kind.clone(), units: need.units, began_ms: now_ms, expected_ms };
+        self.newest = self.newest.max(ticket);
+        let (kind, units, is_begun) = (need.kind.clone(), need.units, need.is_begun);
+        let flight = Flight { kind, units, began_ms: now_ms, expected_ms, patience_ms, is_begun };
         self.flights.insert(ticket, flight);
     }
 
-    /// Milliseconds after which a request that has a slot counts as stalled.
-    pub(super) fn patience_ms(&self, ticket: Ticket) -> Option<u64> {
-        let flight = self.flights.get(&ticket)?;
-        self.costs.patience_ms(&flight.kind, flight.units)
+    /// After which time a request that has a slot counts as stalled.
+    pub(super) fn patience_of(&self, ticket: Ticket) -> Option<u64> {
+        self.flights.get(&ticket)?.patience_ms
     }
 
     /// Its work begins now.
@@ -118,19 +166,41 @@ impl One {
         limits: &BreakerLimits,
     ) -> bool {
         let Some(flight) = self.flights.remove(&ticket) else { return false };
+        let counts = !self.breaker.is_doubted() || ticket > self.ejected_at;
         match how {
-            Ended::Well { worked_ms: Some(worked_ms) } => self.costs.learn(&flight.kind, flight.units, worked_ms),
-            Ended::Badly { after_ms } => self.costs.gave_up(&flight.kind, after_ms),
-            _ => {}
+            Ended::Well { worked_ms } => {
+                if let Some(worked_ms) = worked_ms {
+                    self.costs.learn(&flight.kind, flight.units, worked_ms);
+                }
+                if counts {
+                    self.breaker.succeeded(self.granted());
+                }
+            }
+            Ended::Badly { after_ms } => {
+                if flight.patience_ms.is_some_and(|patience| after_ms >= patience) {
+                    self.costs.gave_up(&flight.kind, after_ms);
+                }
+                // One that failed elsewhere too says more about itself than about its backends.
+                if counts && !flight.is_begun && self.breaker.failed(may_eject, now_ms, limits) {
+                    self.ejected_at = self.newest;
+                    return true;
+                }
+            }
+            Ended::Busy { rest_ms } => {
+                self.rests.retain(|_, until| *until > now_ms);
+                self.rests.insert(flight.kind, now_ms + rest_ms.min(limits.ejection_ms_max));
+            }
+            Ended::Unknown => {}
         }
-        self.breaker.ended(how, self.granted(), may_eject, now_ms, limits)
+        false
     }
 
     /// When those in flight should have ended, in milliseconds from now; one that is late should take half as long again.
     pub(super) fn ends(&self, now_ms: u64) -> impl Iterator<Item = f64> {
         self.flights.values().map(move |flight| {
             let gone = now_ms.saturating_sub(flight.began_ms) as f64;
-            let left = flight.expected_ms.unwrap_or_default() - gone;
+            // One of which nothing is known is not waited for.
+            let left = flight.expected_ms.unwrap_or(f64::INFINITY) - gone;
             if left > 0.0 { left } else { gone * LATE }
         })
     }

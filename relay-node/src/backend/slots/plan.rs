@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use super::one::One;
+use super::waiting::Class;
 use super::{Need, Slots, Ticket};
 
 /// A free slot is left for a busy, faster backend only if the request should end there in less than this part of the time:
@@ -56,7 +57,7 @@ impl Look {
 impl Slots {
     /// Where a request should go, if there is a free slot for it.
     pub(super) fn best(&self, need: &Need, look: &mut Look, now_ms: u64) -> Option<Best> {
-        let fits = || self.backends.iter().filter(|(name, one)| one.fits(name, need) && one.answers(now_ms));
+        let fits = || self.backends.iter().filter(|(name, one)| one.fits(name, need) && one.answers(need, now_ms));
         // What was never tried may be as fast as the fastest.
         let known = fits().filter_map(|(_, one)| one.expected_ms(need)).min_by(f64::total_cmp);
         let expected = |one: &One| one.expected_ms(need).or(known).unwrap_or_default();
@@ -73,7 +74,9 @@ impl Slots {
             return Some(now);
         }
         let worth = expected(one) * WORTH_WAITING;
-        let busy = fits().filter(|(name, one)| !one.has_room(now_ms) && one.granted() > 0 && !need.avoids(name));
+        let busy = fits().filter(|(name, one)| {
+            !one.has_room(now_ms) && one.granted() > 0 && !need.avoids(name) && !self.is_besieged(name, one, need)
+        });
         let sooner = busy
             .filter_map(|(name, one)| {
                 let work = one.expected_ms(need).filter(|work| *work < worth)?;
@@ -83,5 +86,11 @@ impl Slots {
             .filter(|(_, end)| *end < worth)
             .min_by(|a, b| a.1.total_cmp(&b.1));
         Some(sooner.map_or(now, |(name, _)| Best::Later(name.clone())))
+    }
+
+    /// Whether requests of another class wait for a busy backend too: nobody knows how long they take.
+    fn is_besieged(&self, name: &str, busy: &One, need: &Need) -> bool {
+        let own = Class::of(need);
+        self.waiting.classes().any(|class| *class != own && busy.serves(name, class))
     }
 }

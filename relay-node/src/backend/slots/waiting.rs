@@ -96,6 +96,11 @@ impl Waiting {
         queues.filter_map(first).min()
     }
 
+    /// The classes of which some wait.
+    pub(super) fn classes(&self) -> impl Iterator<Item = &Class> {
+        self.classes.keys()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Place, &Need)> {
         self.classes.values().flatten()
     }

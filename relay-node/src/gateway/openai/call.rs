@@ -77,7 +77,7 @@ pub(super) async fn run(
         record.attempts += 1;
         slot.permit.began();
         let attempt = attempt(&*slot.backend, forward(path, &request, &record));
-        let failed = match slot.in_time(attempt).await {
+        let failed = match slot.in_time(attempt, || false).await {
             Ok(answer) => return respond(answer, Some(slot.permit), record, "ok", client_timeout),
             Err(failed) => failed,
         };

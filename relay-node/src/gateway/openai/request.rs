@@ -81,7 +81,11 @@ async fn of_json(task: Task, body: &Spool) -> Result<Read, JobError> {
             let picture = || {
                 size::of_picture(head.size.as_ref().and_then(Value::as_str), head.n.as_ref().and_then(Value::as_u64))
             };
-            let units = if task == Task::Image { picture() } else { size::of_text(body.bytes()) };
+            let units = match task {
+                Task::Image => picture(),
+                Task::Vad => size::of_samples(body.bytes()),
+                _ => size::of_text(body.bytes()),
+            };
             Ok(Read { model: head.model, units })
         }
         Ok(Err(error)) => {

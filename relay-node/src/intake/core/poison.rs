@@ -88,8 +88,11 @@ impl<P: Ends> Core<P> {
     /// It is written down that this suspect, which runs under an epoch, is not the only one any more.
     pub fn made_room(&mut self, key: Key, epoch: u64, now_ms: u64) -> Vec<Effect<P>> {
         if self.epoch(key.0) == Some(epoch) && self.running.contains_key(&key) {
+            let before = self.suspects.ahead.len();
             self.suspects.ahead.retain(|(ahead, _)| *ahead != key);
-            self.suspects.beside.push(key);
+            if self.suspects.ahead.len() < before {
+                self.suspects.beside.push(key);
+            }
         }
         self.go_on(now_ms)
     }

@@ -15,6 +15,7 @@ impl Run<'_> {
         let (mut batch, mut n) = (Vec::new(), STARTED_N);
         let (began, mut eta) = (Instant::now(), Eta::default());
         while updates.recv_many(&mut batch, UPDATES_MAX).await > 0 {
+            self.updated.set(true);
             let now = self.context.clock.now_ms();
             let records = batch.drain(..).map(|update| {
                 n += 1;
