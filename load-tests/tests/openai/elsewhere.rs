@@ -32,7 +32,8 @@ async fn no_client_sees_that_a_model_s_worker_was_killed() -> anyhow::Result<()>
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()["x-relay-backend"], other.url.as_str());
     }
-    assert!(victim.counters().models["whisper-1"].failed > 0, "it was tried");
+    let failed = victim.counters().models["whisper-1"].failed;
+    assert!((1..=3).contains(&failed), "it was tried {failed} times, and after three failures it gets nothing");
     cluster.stop().await;
     one.stop().await;
     two.stop().await;
