@@ -120,13 +120,13 @@ impl Breaker {
         }
     }
 
-    /// A request failed; the backend may be ejected for that if `may_eject`, else it stays on probation or goes on. Says
+    /// A request failed, by a stall or otherwise: one stall is enough, it held up its client for long. The backend may be ejected for that if `may_eject`, else it stays on probation or goes on. Says
     /// whether it was ejected.
-    pub fn failed(&mut self, may_eject: bool, now_ms: u64, limits: &BreakerLimits) -> bool {
+    pub fn failed(&mut self, is_stall: bool, may_eject: bool, now_ms: u64, limits: &BreakerLimits) -> bool {
         let is_over = match &mut self.state {
             State::Closed { failures } => {
                 *failures = failures.saturating_add(1);
-                *failures >= limits.failures
+                is_stall || *failures >= limits.failures
             }
             State::Ejected { .. } | State::Probation { .. } => true,
         };

@@ -6,7 +6,7 @@ const LIMITS: BreakerLimits =
     BreakerLimits { failures: 3, ejection_ms: 1_000, ejection_ms_max: 3_000, ejected_share_max: 0.5 };
 
 fn fail(breaker: &mut Breaker, now_ms: u64) -> bool {
-    breaker.failed(true, now_ms, &LIMITS)
+    breaker.failed(false, true, now_ms, &LIMITS)
 }
 
 /// One that was ejected at the begin.
@@ -61,12 +61,12 @@ fn ejections_long_ago_are_forgotten_with_each_success() {
 fn one_that_may_not_be_ejected_goes_on_or_stays_on_probation() {
     let mut breaker = Breaker::default();
     for _ in 0..9 {
-        assert!(!breaker.failed(false, 0, &LIMITS));
+        assert!(!breaker.failed(false, false, 0, &LIMITS));
     }
     assert_eq!(breaker.room(0), None);
     let mut doubted = ejected();
     doubted.succeeded(8);
-    assert!(!doubted.failed(false, 2_000, &LIMITS));
+    assert!(!doubted.failed(false, false, 2_000, &LIMITS));
     assert_eq!((doubted.room(2_000), doubted.back_at(2_000)), (Some(1), None));
     assert_eq!([1, 2, 3, 4, 9].map(|backends| LIMITS.ejected_max(backends)), [1, 1, 1, 2, 4]);
 }
@@ -79,4 +79,9 @@ fn a_backend_whose_slots_were_asked_back_stays_on_probation() {
     let mut breaker = ejected();
     breaker.succeeded(8);
     assert!(breaker.is_doubted());
+}
+
+#[test]
+fn one_stall_ejects() {
+    assert!(Breaker::default().failed(true, true, 0, &LIMITS));
 }

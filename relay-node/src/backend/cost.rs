@@ -14,6 +14,8 @@ const SLOWER_MAX: f64 = 3.0;
 const FORGOTTEN: f64 = 0.99;
 /// So long it may take in any case, in milliseconds.
 const PATIENCE_MS: f64 = 10_000.0;
+/// So long at most because of requests that were given up, in milliseconds.
+const GIVEN_UP_MS_MAX: f64 = 20_000.0;
 /// Kinds of work that are told apart for one backend; more are not learnt.
 const KINDS_MAX: usize = 1_000;
 
@@ -54,10 +56,11 @@ impl Costs {
         }
     }
 
-    /// A request was given up after so long: the next one gets more time, should it be that the work has become longer.
+    /// A request was given up after so long: the next one gets more time, should it be that the model has to be loaded. Not ever more:
+    /// each of them holds up its client.
     pub fn gave_up(&mut self, kind: &Kind, after_ms: u64) {
         if let Some(rate) = self.0.get_mut(kind) {
-            rate.slowest_ms = rate.slowest_ms.max(after_ms as f64);
+            rate.slowest_ms = rate.slowest_ms.max((after_ms as f64).min(GIVEN_UP_MS_MAX / SLOWER_MAX));
         }
     }
 

@@ -26,7 +26,9 @@ fn patience_grows_with_the_size_with_the_slowest_seen_and_with_what_was_given_up
     costs.learn(&kind("m"), 1.0, 100);
     assert_eq!([1.0, 100.0].map(|units| costs.patience_ms(&kind("m"), units)), [Some(10_000), Some(100_000)]);
     costs.gave_up(&kind("m"), 10_000);
-    assert_eq!(costs.patience_ms(&kind("m"), 1.0), Some(30_000));
+    assert_eq!(costs.patience_ms(&kind("m"), 1.0), Some(20_000), "not three times as long: that is a dead server");
+    costs.learn(&kind("m"), 1.0, 60_000);
+    assert_eq!(costs.patience_ms(&kind("m"), 0.1), Some(180_000), "it had to load its model");
     costs.gave_up(&kind("never"), 10_000);
     assert_eq!(costs.patience_ms(&kind("never"), 1.0), None);
 }

@@ -177,11 +177,12 @@ impl One {
                 }
             }
             Ended::Badly { after_ms } => {
-                if flight.patience_ms.is_some_and(|patience| after_ms >= patience) {
+                let is_stall = flight.patience_ms.is_some_and(|patience| after_ms >= patience);
+                if is_stall {
                     self.costs.gave_up(&flight.kind, after_ms);
                 }
                 // One that failed elsewhere too says more about itself than about its backends.
-                if counts && !flight.is_begun && self.breaker.failed(may_eject, now_ms, limits) {
+                if counts && !flight.is_begun && self.breaker.failed(is_stall, may_eject, now_ms, limits) {
                     self.ejected_at = self.newest;
                     return true;
                 }
