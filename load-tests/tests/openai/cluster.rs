@@ -31,13 +31,25 @@ impl Cluster {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
         let cluster = Self { relay, http, _folder: folder };
         tokio::time::timeout(PATIENCE, async {
-            while cluster.models().await?.is_empty() {
+            while !cluster.knows_all().await? {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             anyhow::Ok(())
         })
         .await??;
         Ok(cluster)
+    }
+
+    /// Whether each backend was probed, and the node has heard of all their models.
+    async fn knows_all(&self) -> anyhow::Result<bool> {
+        let list: Value = self.http.get(self.url("/v1/backends")).send().await?.json().await?;
+        let (mut models, mut is_whole) = (std::collections::BTreeSet::new(), true);
+        for backend in list["backends"].as_array().into_iter().flatten() {
+            let of_it: Vec<_> = backend["models"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            is_whole &= !of_it.is_empty();
+            models.extend(of_it.into_iter().map(str::to_owned));
+        }
+        Ok(is_whole && !models.is_empty() && self.models().await?.into_iter().eq(models))
     }
 
     /// Names of the models that the relay knows.
