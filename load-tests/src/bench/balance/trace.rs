@@ -63,8 +63,8 @@ pub(super) fn theory(requests: &[Request], rule: Rule) -> Vec<f64> {
         let best = (0..speeds.len()).min_by(|a, b| end(a).total_cmp(&end(b))).unwrap_or_default();
         let begin = free[best].max(now);
         free[best] = begin + request.work_ms / speeds[best];
-        // It is seen when the slot is free; until then the size is all that is known.
-        said[best] = begin.max(said[best].min(begin)) + request.size_ms / speeds[best];
+        // When it begins is seen; when it ends is only what the size says.
+        said[best] = begin + request.size_ms / speeds[best];
         free[best] - now
     });
     took.collect()

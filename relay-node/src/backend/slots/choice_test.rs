@@ -216,3 +216,17 @@ fn patience_is_that_of_the_slowest_and_chats_have_none() {
     let (chat, at) = cluster.ask(Need::of(Task::Chat, Some("m")), 0);
     assert_eq!(cluster.0.patience_ms(&at.unwrap(), chat), None);
 }
+
+#[test]
+fn what_is_built_in_does_not_count_where_at_most_half_may_be_out() {
+    let mut cluster = Cluster::of(&["a", "b", "c"], 1);
+    cluster.0.set_builtin(4);
+    for name in ["a", "b"] {
+        for _ in 0..3 {
+            let avoid = ["a", "b", "c"].into_iter().filter(|other| *other != name).map(str::to_owned).collect();
+            let (ticket, _) = cluster.ask(Need { avoid, is_strict: true, ..sound(1.0) }, 0);
+            cluster.fail(name, ticket, 0);
+        }
+    }
+    assert_eq!(cluster.0.ejected(0).collect::<Vec<_>>(), ["a"], "one of three");
+}

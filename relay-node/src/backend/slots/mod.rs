@@ -235,8 +235,7 @@ impl Slots {
     }
 
     fn may_eject(&self, now_ms: u64) -> bool {
-        let healthy =
-            self.backends.values().filter(|one| one.known.as_ref().is_some_and(|known| known.healthy)).count();
+        let healthy = self.backends.iter().filter(|(name, one)| *name != BUILTIN && one.is_healthy()).count();
         self.ejected(now_ms).count() < self.breaker.ejected_max(healthy)
     }
 
@@ -322,8 +321,8 @@ impl Slots {
         if name == BUILTIN || need.kind.task == Task::Chat {
             return None;
         }
-        let own = self.backends.get(name)?.patience_ms(need)?;
-        self.backends.values().filter_map(|one| one.patience_ms(need)).max().map(|longest| longest.max(own))
+        self.backends.get(name)?.patience_ms(need)?;
+        self.backends.values().filter_map(|one| one.patience_ms(need)).max()
     }
 
     fn hold(&self, look: &mut Look, name: &str, place: Place, now_ms: u64) {

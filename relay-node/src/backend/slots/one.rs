@@ -56,7 +56,8 @@ impl One {
         self.flights.len() as u32
     }
 
-    fn is_healthy(&self) -> bool {
+    /// It answers its probes.
+    pub(super) fn is_healthy(&self) -> bool {
         self.known.as_ref().is_some_and(|known| known.healthy)
     }
 
