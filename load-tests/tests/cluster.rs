@@ -5,6 +5,8 @@
 mod dead_letters;
 #[path = "cluster/hand_over.rs"]
 mod hand_over;
+#[path = "cluster/lost_end.rs"]
+mod lost_end;
 #[path = "cluster/one_key.rs"]
 mod one_key;
 #[path = "cluster/outages.rs"]

@@ -30,13 +30,16 @@ pub enum Bug {
     CancelAfterCommit,
     /// A commit of unknown fate counts as done.
     DoubtIsDone,
+    /// A commit of unknown fate counts as done if its offsets are there, and the offsets of an earlier owner count without its
+    /// records.
+    OffsetsProve,
     /// A backend gets one request more than it has slots.
     SlotTooMany,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoFence,
         Self::OffsetsBeforeResult,
         Self::ResultOutsideCommit,
@@ -49,6 +52,7 @@ impl Bug {
         Self::ResumeSkips,
         Self::CancelAfterCommit,
         Self::DoubtIsDone,
+        Self::OffsetsProve,
         Self::SlotTooMany,
     ];
 }

@@ -419,10 +419,10 @@ pub enum CommitError {
     #[error("the commit was aborted: {0}")]
     Aborted(String),
     /// The transactional id was taken over; the member has re-initialised itself. Whether the commit happened must be read
-    /// from [`Log::committed`] before anything is committed again.
+    /// before anything is committed again: from its records, once [`Log::committed`] has answered. Offsets alone prove nothing.
     #[error("another holder took the transactional id")]
     Fenced,
-    /// No answer in time: whether it happened must be read from [`Log::committed`].
+    /// No answer in time: whether it happened must be read as for [`CommitError::Fenced`].
     #[error("the outcome of the commit is unknown: {0}")]
     InDoubt(String),
     /// Nothing happened, and never will: a record or the metadata is too large, or a topic unknown.

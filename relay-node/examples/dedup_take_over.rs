@@ -49,6 +49,7 @@ async fn main() -> anyhow::Result<()> {
         at: TopicPartition::new(spec.name.clone(), partition),
         epoch: 1,
         since_ms: None,
+        doubted: Vec::new(),
         stop: CancellationToken::new(),
     });
     let (said, mut sayings) = mpsc::channel(8);
@@ -57,7 +58,7 @@ async fn main() -> anyhow::Result<()> {
     let reader = tokio::spawn(read(reading, followed.collect(), said));
     let mut indexes = Vec::new();
     while let Some(told) = sayings.recv().await {
-        let What::Ended(index) = told.what else { continue };
+        let What::Ended(index, _) = told.what else { continue };
         println!("partition {}: {} ended jobs after {:.2?}", told.partition, index.len(), began.elapsed());
         indexes.push(index);
     }

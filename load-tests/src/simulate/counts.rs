@@ -68,6 +68,7 @@ pub(super) enum Fault {
     CommitDoubtDone,
     CommitDoubtNot,
     CommitDoubtLate,
+    CommitSplit,
     ReadFailed,
     QueryFailed,
     SessionExpired,
@@ -98,7 +99,7 @@ pub(super) enum Fault {
 
 impl Fault {
     /// All of them.
-    pub(super) const ALL: [Self; 34] = [
+    pub(super) const ALL: [Self; 35] = [
         Self::SlowAnswer,
         Self::AppendLost,
         Self::AppendTorn,
@@ -107,6 +108,7 @@ impl Fault {
         Self::CommitDoubtDone,
         Self::CommitDoubtNot,
         Self::CommitDoubtLate,
+        Self::CommitSplit,
         Self::ReadFailed,
         Self::QueryFailed,
         Self::SessionExpired,

@@ -18,17 +18,17 @@ use serde_json::{Value, json};
 use crate::processes::{Cluster, PATIENCE, Process, binary, node_command};
 use crate::{events, kinds};
 
-const PARTITIONS: u32 = 8;
-const TOPIC: &str = "media.jobs.default";
-const GROUP: &str = "media-relay.default";
+pub(crate) const PARTITIONS: u32 = 8;
+pub(crate) const TOPIC: &str = "media.jobs.default";
+pub(crate) const GROUP: &str = "media-relay.default";
 
-fn node(cluster: &Cluster) -> anyhow::Result<Command> {
+pub(crate) fn node(cluster: &Cluster) -> anyhow::Result<Command> {
     let mut command = node_command("node-1", &cluster.bootstrap, &cluster.folder().join("objects"))?;
     command.env("RELAY__COORDINATOR__URL", &cluster.coordinator.url).env("RELAY__LANES__DELETE_INTERVAL_MS", "100");
     Ok(command)
 }
 
-fn submit(url: &str) -> anyhow::Result<String> {
+pub(crate) fn submit(url: &str) -> anyhow::Result<String> {
     let submit = Command::new(binary("client-cli")?)
         .args(["--server", url, "submit", "--task", "probe", "--json"])
         .arg(repository().join("fixtures/audio/speech.mp3"))

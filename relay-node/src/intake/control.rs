@@ -35,8 +35,8 @@ pub enum What {
     Control(ControlRecord, u64),
     /// The control topic was read to its end for the first time.
     ControlRead,
-    /// The dedup topic was read to its end: the jobs that ended.
-    Ended(DedupIndex),
+    /// The dedup topic was read to its end: the jobs that ended, and which of [`Followed::doubted`] are among them.
+    Ended(DedupIndex, Vec<u64>),
     /// A record of the parked topic or a delay tier.
     Side(SideKey, SideSaid),
     /// They were read to their ends for the first time.
@@ -52,6 +52,8 @@ pub struct Followed {
     pub epoch: u64,
     /// From when the control topic, in milliseconds since the Unix epoch; `None` from its start.
     pub since_ms: Option<u64>,
+    /// Offsets of the lane whose ends the dedup topic should have, in order.
+    pub doubted: Vec<u64>,
     /// Fires when the partition is not this node's any more.
     pub stop: CancellationToken,
 }

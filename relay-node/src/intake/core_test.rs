@@ -81,9 +81,11 @@ enum Step {
 struct Fate {
     succeeds: bool,
     in_doubt: bool,
+    /// The log keeps the offsets and drops the records, which the node finds out.
+    splits: bool,
 }
 
-const COMMITTED: Fate = Fate { succeeds: true, in_doubt: false };
+const COMMITTED: Fate = Fate { succeeds: true, in_doubt: false, splits: false };
 
 fn step() -> impl Strategy<Value = Step> {
     let partition = 0..PARTITIONS;
@@ -95,8 +97,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::MakeRoom),
         2 => any::<usize>().prop_map(Step::EndLate),
         4 => Just(Step::Gathered),
-        5 => (prop::bool::weighted(0.8), prop::bool::weighted(0.3))
-            .prop_map(|(succeeds, in_doubt)| Step::Settle(Fate { succeeds, in_doubt })),
+        5 => (prop::bool::weighted(0.8), prop::bool::weighted(0.3), prop::bool::weighted(0.2))
+            .prop_map(|(succeeds, in_doubt, splits)| Step::Settle(Fate { succeeds, in_doubt, splits })),
         2 => partition.clone().prop_map(Step::Assign),
         1 => partition.clone().prop_map(Step::Revoke),
         1 => partition.clone().prop_map(Step::Lose),
@@ -152,6 +154,8 @@ struct World {
     epochs: u64,
     committed: HashMap<u32, Committed>,
     ended: BTreeSet<Key>,
+    /// Jobs whose offsets were committed without their ends.
+    unproven: BTreeSet<Key>,
     /// Jobs that ended, in the dedup topic.
     dedup: Vec<(u32, (Scope, EndedJob))>,
     /// Registered attempts, in the control topic.
@@ -217,6 +221,7 @@ impl World {
             epochs: 0,
             committed: HashMap::new(),
             ended: BTreeSet::new(),
+            unproven: BTreeSet::new(),
             dedup: Vec::new(),
             control: Vec::new(),
             attempts: HashMap::new(),
@@ -435,7 +440,9 @@ impl World {
         for (_, (scope, job)) in self.dedup.iter().filter(|(of, _)| *of == partition) {
             index.insert(*scope, *job);
         }
-        let effects = self.core.dedup_read(partition, index, self.now_ms);
+        let doubted = self.core.doubted(partition).into_iter();
+        let proven: Vec<u64> = doubted.filter(|offset| self.ended.contains(&(partition, *offset))).collect();
+        let effects = self.core.dedup_read(partition, index, &proven, self.now_ms);
         self.carry_out(effects);
         let effects = self.core.sides_read(partition, self.now_ms);
         self.carry_out(effects);
@@ -447,14 +454,27 @@ impl World {
         let (key, epoch) = ((partition, owned.next), owned.epoch);
         owned.next += 1;
         if self.core.read(key, epoch, NOW_MS) {
-            assert!(!self.ended.contains(&key), "a finished job is not read as a new one");
-            let job = delivered(key, epoch);
-            self.waiting.insert(key, Waits { not_before: job.job.not_before, deadline: job.job.deadline });
-            let effects = self.core.job(job, self.now_ms);
-            self.carry_out(effects);
+            self.deliver(key, epoch);
         } else {
-            assert!(self.ended.contains(&key), "an unfinished job is not passed over");
+            let comes_again = self.unproven.contains(&key);
+            assert!(self.ended.contains(&key) || comes_again, "an unfinished job is not passed over");
         }
+    }
+
+    fn reread(&mut self, partition: u32, epoch: u64, offsets: Vec<u64>) {
+        for key in offsets.into_iter().map(|offset| (partition, offset)) {
+            assert!(self.unproven.contains(&key), "{key:?} is done again though its end is there");
+            assert!(self.core.read(key, epoch, NOW_MS), "{key:?} is wanted");
+            self.deliver(key, epoch);
+        }
+    }
+
+    fn deliver(&mut self, key: Key, epoch: u64) {
+        assert!(!self.ended.contains(&key), "a finished job is not read as a new one");
+        let job = delivered(key, epoch);
+        self.waiting.insert(key, Waits { not_before: job.job.not_before, deadline: job.job.deadline });
+        let effects = self.core.job(job, self.now_ms);
+        self.carry_out(effects);
     }
 
     fn end(&mut self, key: Key) {
@@ -472,22 +492,30 @@ impl World {
         let is_owned =
             |partition: u32, epoch: u64| self.owned.get(&partition).is_some_and(|owned| owned.epoch == epoch);
         let ours = batch.offsets.iter().all(|offset| is_owned(offset.at.partition, offset.epoch));
-        let happens = fate.succeeds && ours;
-        if happens {
+        let happens = fate.succeeds && ours && !fate.splits;
+        if fate.succeeds && ours {
             for (key, _, end) in &batch.jobs {
-                assert!(self.ended.insert(*key), "{key:?} ended twice");
-                self.dedup.extend(end.ended.map(|ended| (key.0, ended)));
+                if happens || end.ended.is_none() {
+                    assert!(self.ended.insert(*key) || end.ended.is_none(), "{key:?} ended twice");
+                    self.unproven.remove(key);
+                    self.dedup.extend(end.ended.map(|ended| (key.0, ended)));
+                } else {
+                    self.unproven.insert(*key);
+                }
             }
             for offset in &batch.offsets {
                 let committed = Committed { next: offset.next, metadata: offset.metadata.clone() };
                 self.committed.insert(offset.at.partition, committed);
                 let below = (0..offset.next).map(|number| (offset.at.partition, number));
-                let missing: Vec<Key> = below.filter(|key| !self.ended.contains(key)).collect();
+                let has_end = |key: &Key| self.ended.contains(key) || self.unproven.contains(key);
+                let missing: Vec<Key> = below.filter(|key| !has_end(key)).collect();
                 assert!(missing.is_empty(), "the offset passed {missing:?}, which did not end");
             }
         }
         // A node in doubt acts on what it finds.
-        let believed = if fate.in_doubt { Core::was_committed(&batch, &self.committed) } else { happens };
+        // Offsets that lost their records once tell nothing of the same jobs; the records do.
+        let looks = fate.in_doubt && batch.jobs.iter().all(|(key, _, _)| !self.unproven.contains(key));
+        let believed = if looks { Core::was_committed(&batch, &self.committed) } else { happens };
         assert_eq!(believed, happens, "what is found is what happened");
         let effects = if believed {
             self.core.committed(&batch, self.now_ms)
@@ -526,6 +554,7 @@ impl World {
                     assert!(job.job.deadline.is_some_and(|at| at <= self.now_ms), "its deadline has passed");
                     self.end_waiting(&job);
                 }
+                Effect::Reread(partition, epoch, offsets) => self.reread(partition, epoch, offsets),
                 Effect::SetAside(..) | Effect::Fetch(..) | Effect::Return(..) | Effect::EndAside(..) => {
                     panic!("nothing is set aside in this world")
                 }
@@ -620,7 +649,8 @@ impl World {
     fn check(&self) {
         assert!(self.running.len() <= LIMITS.running_max, "{} run", self.running.len());
         let ordinary = self.core.waiting() - self.core.suspects();
-        assert!(ordinary <= LIMITS.waiting_max, "{ordinary} wait");
+        let followers = self.waiting.keys().filter(|key| self.follows(**key)).count();
+        assert!(ordinary <= LIMITS.waiting_max + followers, "{ordinary} wait, {followers} of them for others' ends");
         assert!(self.core.waiting() <= 2 * LIMITS.waiting_max, "{} wait", self.core.waiting());
         assert_eq!((self.core.running(), self.core.waiting()), (self.running.len(), self.waiting.len()));
         for (number, owned) in &self.owned {
@@ -762,7 +792,7 @@ fn a_lane_in_which_only_followers_wait_is_read_on_to_the_job_that_they_wait_for(
     core.told(0, ControlRecord::Started(started), NOW_MS, NOW_MS);
     core.control_read(0, NOW_MS);
     core.sides_read(0, NOW_MS);
-    core.dedup_read(0, DedupIndex::new(10), NOW_MS);
+    core.dedup_read(0, DedupIndex::new(10), &[], NOW_MS);
     let mut begins = Vec::new();
     for offset in 0..=last {
         assert!(core.read((0, offset), 1, NOW_MS));

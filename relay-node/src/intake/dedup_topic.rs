@@ -11,6 +11,7 @@ use relay_runtime::clock::Clock;
 use tokio::sync::mpsc;
 
 use super::control::{Followed, Said, What};
+use super::decided::decided;
 use super::dedup::{self, DedupIndex, EndedJob, Scope};
 
 /// Wait before a read that failed is begun again.
@@ -62,15 +63,29 @@ impl Reading {
         let began = self.clock.now_ms();
         let mut starts = Vec::with_capacity(partitions.len());
         for one in &*partitions {
+            if !one.doubted.is_empty() {
+                // What the last owner's last commit wrote may be hidden yet.
+                decided(&*self.log, &one.at).await?;
+            }
             starts.push((one.at.clone(), self.start(&one.at).await?));
         }
         let mut reader = self.log.read(starts).await?;
         let mut indexes: HashMap<u32, DedupIndex> = HashMap::new();
+        let mut proven: HashMap<u32, Vec<u64>> = HashMap::new();
+        let doubted: HashMap<u32, Vec<u64>> =
+            partitions.iter().map(|one| (one.at.partition, one.doubted.clone())).collect();
         while !partitions.is_empty() {
             match reader.next().await? {
                 ReadEvent::Record(record) => match entry(record.value.as_deref()) {
-                    Some((_, job)) if job.expires_at_ms <= began => {}
-                    Some((scope, job)) => self.index_of(&mut indexes, record.at.partition).insert(scope, job),
+                    Some((scope, job, offset)) => {
+                        let partition = record.at.partition;
+                        if doubted.get(&partition).is_some_and(|doubted| doubted.binary_search(&offset).is_ok()) {
+                            proven.entry(partition).or_default().push(offset);
+                        }
+                        if job.expires_at_ms > began {
+                            self.index_of(&mut indexes, partition).insert(scope, job);
+                        }
+                    }
                     None => tracing::warn!(at = %record.at, offset = record.offset, "a dedup record is none of ours"),
                 },
                 ReadEvent::End { at, .. } => {
@@ -80,7 +95,8 @@ impl Reading {
                     let took = Duration::from_millis(self.clock.now_ms().saturating_sub(began));
                     metrics::histogram!("relay_dedup_read_seconds").record(took.as_secs_f64());
                     tracing::info!(%at, jobs = index.len(), ?took, "ended jobs were read");
-                    let read = Said { partition: at.partition, epoch: done.epoch, what: What::Ended(index) };
+                    let what = What::Ended(index, proven.remove(&at.partition).unwrap_or_default());
+                    let read = Said { partition: at.partition, epoch: done.epoch, what };
                     said.send(read).await.map_err(|_| LogError::Closed)?;
                 }
             }
@@ -99,7 +115,9 @@ impl Reading {
     }
 }
 
-fn entry(value: Option<&[u8]>) -> Option<(Scope, EndedJob)> {
+/// The job that ended, and where it lay in its lane.
+fn entry(value: Option<&[u8]>) -> Option<(Scope, EndedJob, u64)> {
     let entry: DedupEntry = serde_json::from_slice(value?).ok()?;
-    dedup::read(&entry)
+    let (scope, job) = dedup::read(&entry)?;
+    Some((scope, job, entry.place.offset))
 }

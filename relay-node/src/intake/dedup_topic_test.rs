@@ -55,18 +55,19 @@ async fn log(folder: &tempfile::TempDir) -> Arc<dyn Log> {
 }
 
 fn followed(partition: u32) -> Followed {
-    Followed { at: at(partition), epoch: u64::from(partition) + 40, since_ms: None, stop: CancellationToken::new() }
+    let (epoch, stop) = (u64::from(partition) + 40, CancellationToken::new());
+    Followed { at: at(partition), epoch, since_ms: None, doubted: vec![1, 18, 30], stop }
 }
 
 /// Reads these partitions; what was said of each, and under which epoch.
-async fn read_all(log: Arc<dyn Log>, followed: Vec<Followed>) -> Vec<(u32, u64, DedupIndex)> {
+async fn read_all(log: Arc<dyn Log>, followed: Vec<Followed>) -> Vec<(u32, u64, DedupIndex, Vec<u64>)> {
     let (said, mut sayings) = mpsc::channel(8);
     let reading = Reading { log, clock: Arc::new(SystemClock), entries_max: ENTRIES_MAX };
     timeout(PATIENCE, read(reading, followed, said)).await.expect("it ends by itself");
     let mut read = Vec::new();
     while let Some(Said { partition, epoch, what }) = sayings.recv().await {
-        let What::Ended(index) = what else { panic!("{what:?}") };
-        read.push((partition, epoch, index));
+        let What::Ended(index, proven) = what else { panic!("{what:?}") };
+        read.push((partition, epoch, index, proven));
     }
     read.sort_by_key(|(partition, ..)| *partition);
     read
@@ -90,7 +91,8 @@ async fn the_newest_are_read_and_what_is_none_is_passed_over() {
     ];
     log.append(many.chain(few).collect()).await.unwrap();
     let read = read_all(log, vec![followed(0), followed(1), followed(2)]).await;
-    let [(0, 40, many), (1, 41, few), (2, 42, none)] = &read[..] else { panic!("{read:?}") };
+    let [(0, 40, many, newest), (1, 41, few, expired), (2, 42, none, nothing)] = &read[..] else { panic!("{read:?}") };
+    assert_eq!((&newest[..], &expired[..], &nothing[..]), (&[18][..], &[1][..], &[][..]), "ends that were in doubt");
     assert_eq!(known(many, 0..20, now_ms), [17, 18, 19]);
     // Twice as many records as entries are kept are read, no more.
     assert_eq!(many.forgotten(), ENTRIES_MAX as u64);

@@ -330,7 +330,8 @@ impl World {
         let now = self.now_ms;
         let core = &mut self.nodes[node].core;
         let mut effects = core.control_read(partition, now);
-        effects.extend(core.dedup_read(partition, DedupIndex::new(100), now));
+        let proven = core.doubted(partition);
+        effects.extend(core.dedup_read(partition, DedupIndex::new(100), &proven, now));
         effects.extend(core.sides_read(partition, now));
         self.carry_out(node, effects);
     }

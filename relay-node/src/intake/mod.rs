@@ -3,12 +3,15 @@
 pub mod cancels;
 pub mod control;
 pub mod core;
+pub mod decided;
 pub mod dedup;
 pub mod dedup_topic;
 pub mod earlier;
+pub mod fresh;
 pub mod keeping;
 pub mod lane;
 pub mod lost_group;
+pub mod progress;
 pub mod remote;
 pub mod retention;
 pub mod room;

@@ -35,6 +35,8 @@ pub struct Class {
 pub struct Entry {
     /// What tells it apart.
     pub identity: Identity,
+    /// Where it lay in its lane when it was set aside.
+    pub from: Option<u64>,
     /// One for all that are alike: there may be very many.
     class: Arc<Class>,
     /// When it must be looked at, in milliseconds since the Unix epoch.
@@ -47,7 +49,6 @@ pub struct Entry {
 enum State {
     Waits,
     InHand,
-    Finished,
 }
 
 impl Entry {
@@ -58,6 +59,7 @@ impl Entry {
         let class = Class { tenant: job.job.tenant.clone(), task: job.job.task, model: job.job.model.clone() };
         Self {
             identity: job.identity,
+            from: job.aside.as_ref().and_then(|aside| aside.from),
             class: Arc::new(class),
             wake_ms: due.into_iter().chain(job.job.deadline).min(),
             since_ms: job.record.timestamp_ms,
@@ -119,12 +121,10 @@ impl Sides {
         self.since.first_key_value().map(|(ms, _)| *ms)
     }
 
-    /// Where a new owner must begin to read each side.
+    /// Where a new owner must begin to read each side: not beyond a job whose leaving is being committed, for the owner must
+    /// see for itself that it has left.
     pub fn nexts(&self) -> [u64; SIDES] {
-        std::array::from_fn(|side| {
-            let open = self.jobs[side].iter().find(|(_, entry)| entry.state != State::Finished);
-            open.map_or(self.read_to[side], |(offset, _)| *offset)
-        })
+        std::array::from_fn(|side| self.jobs[side].first_key_value().map_or(self.read_to[side], |(offset, _)| *offset))
     }
 
     /// All of them.
@@ -204,7 +204,7 @@ impl Sides {
     }
 
     /// What is to be read now, at most [`IN_HAND_MAX`] at a time: whose time has come, then of the parked ones as many of
-    /// each class as `places` says. Answered by [`Sides::finish`], or [`Sides::put_back`].
+    /// each class as `places` says. Answered by [`Sides::taken`], or [`Sides::put_back`].
     pub fn due(&mut self, now_ms: u64, mut places: impl FnMut(&Class) -> usize) -> Vec<SideKey> {
         let room = IN_HAND_MAX.saturating_sub(self.in_hand);
         let woken = self.timed.iter().take_while(|(at, _)| *at <= now_ms).map(|(_, key)| *key);
@@ -236,12 +236,5 @@ impl Sides {
         entry.state = State::Waits;
         self.line_up(key, &entry);
         self.jobs[key.0].insert(key.1, entry);
-    }
-
-    /// Counts a job as having left in the next commit, which must say where to.
-    pub fn finish(&mut self, (side, offset): SideKey) {
-        if let Some(entry) = self.jobs[side].get_mut(&offset).filter(|entry| entry.state == State::InHand) {
-            entry.state = State::Finished;
-        }
     }
 }

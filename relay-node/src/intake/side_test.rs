@@ -60,7 +60,6 @@ fn step() -> impl Strategy<Value = Step> {
 struct Waits {
     wake_ms: Option<u64>,
     in_hand: bool,
-    finished: bool,
 }
 
 fn nth<'a>(keys: impl Iterator<Item = (&'a SideKey, &'a Waits)> + Clone, n: usize) -> Option<SideKey> {
@@ -80,7 +79,7 @@ proptest! {
                     next[side] += 2; // a transaction leaves a gap
                     sides.put(key, Entry::new(&delivered(side, key.1, due_ms, deadline_ms), side));
                     let wake_ms = Some(due_ms).filter(|_| side != PARKED).into_iter().chain(deadline_ms).min();
-                    model.insert(key, Waits { wake_ms, in_hand: false, finished: false });
+                    model.insert(key, Waits { wake_ms, in_hand: false });
                 }
                 Step::Due(now, places) => {
                     let due = sides.due(now, |class| if class.model.as_deref() == Some("alive") { places } else { 0 });
@@ -103,19 +102,16 @@ proptest! {
                     }
                 }
                 Step::PutBack(n) => {
-                    if let Some(key) = nth(model.iter().filter(|(_, one)| one.in_hand && !one.finished), n) {
+                    if let Some(key) = nth(model.iter().filter(|(_, one)| one.in_hand), n) {
                         sides.put_back(key);
                         model.get_mut(&key).expect("it is there").in_hand = false;
                     }
                 }
                 Step::Leave(n, succeeds) => {
-                    if let Some(key) = nth(model.iter().filter(|(_, one)| one.in_hand), n) {
-                        sides.finish(key);
-                        model.get_mut(&key).expect("it is there").finished = true;
-                        if succeeds {
-                            prop_assert!(sides.taken(key).is_some());
-                            model.remove(&key);
-                        }
+                    let key = nth(model.iter().filter(|(_, one)| one.in_hand), n);
+                    if let Some(key) = key.filter(|_| succeeds) {
+                        prop_assert!(sides.taken(key).is_some());
+                        model.remove(&key);
                     }
                 }
                 Step::Hurry(n) => {
@@ -130,7 +126,7 @@ proptest! {
             prop_assert_eq!(sides.len(), model.len());
             prop_assert_eq!(sides.in_hand(), model.values().filter(|one| one.in_hand).count());
             for (side, next) in next.iter().enumerate() {
-                let open = model.iter().find(|((of, _), one)| *of == side && !one.finished).map(|((_, offset), _)| *offset);
+                let open = model.keys().find(|(of, _)| *of == side).map(|(_, offset)| *offset);
                 let read_to = next.saturating_sub(1);
                 prop_assert_eq!(sides.nexts()[side], open.unwrap_or(read_to), "a new owner misses nothing of side {}", side);
             }

@@ -1,115 +1,34 @@
-//! Which jobs of one partition are finished: jobs finish in any order, the committed offset is the lowest unfinished
-//! one, and the set finished beyond it travels in the commit's metadata, so that a new owner redoes exactly what is not done.
+//! Which jobs of one partition are finished: jobs finish in any order, and what is committed lets a new owner redo exactly what
+//! is not done. Pure.
+//!
+//! What the last commit finished counts for a new owner only once it has seen that commit's records: brokers have kept the
+//! offsets of a transaction whose records they dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use relay_log::planted::{Bug, is_planted};
 use relay_log::port::Committed;
 
-use crate::job::aside::SIDES;
-
-/// Offsets between the lowest unfinished job and the newest read one, at most: their bitmap in base64 and the head fit
-/// the 4096 bytes of a commit's metadata.
-pub const WINDOW_OFFSETS_MAX: u64 = 23_000;
-
-/// First characters of the metadata, naming its format.
-const FORMAT: &str = "b2";
-/// The format without what is set aside.
-const FORMAT_WITHOUT_SIDES: &str = "b1";
-
-/// What a commit's metadata holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// The next offset that is not finished.
-    pub next: u64,
-    /// Since when the oldest unfinished job is known, in milliseconds since the Unix epoch: whoever takes over reads the
-    /// control topic from here. That of the newest finished job if none is unfinished; 0 if unknown.
-    pub oldest_ms: u64,
-    /// Number of the commit: no two of a partition say the same.
-    pub serial: u64,
-    /// Where the parked topic and the delay tiers must be read from, in the order of their sides.
-    pub sides: [u64; SIDES],
-    /// Bit `n` is set if offset `next + n` is finished.
-    bits: Vec<u8>,
-}
-
-impl Progress {
-    /// Reads what was committed; metadata that is not ours counts as "nothing finished beyond".
-    pub fn unpack(committed: &Committed) -> Self {
-        let plain = Self { next: committed.next, ..Self::default() };
-        Self { next: committed.next, ..Self::parse(&committed.metadata).unwrap_or(plain) }
-    }
-
-    /// Whether a commit has metadata that is none of ours, or damaged: [`Progress::unpack`] ignores it.
-    pub fn is_foreign(committed: &Committed) -> bool {
-        !committed.metadata.is_empty() && Self::parse(&committed.metadata).is_none()
-    }
-
-    fn parse(metadata: &str) -> Option<Self> {
-        let (format, rest) = metadata.split_once(':')?;
-        let read = match format {
-            FORMAT => Self::with_sides(rest),
-            FORMAT_WITHOUT_SIDES => Self::without_sides(rest),
-            _ => None,
-        };
-        // More than a window was never committed.
-        read.filter(|progress| progress.bits.len() as u64 <= WINDOW_OFFSETS_MAX.div_ceil(8))
-    }
-
-    fn with_sides(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(4, ':');
-        let (oldest, serial, sides, bits) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let sides: Vec<u64> = sides.split('.').map(|next| next.parse().ok()).collect::<Option<_>>()?;
-        let (oldest_ms, serial) = (oldest.parse().ok()?, serial.parse().ok()?);
-        Some(Self {
-            next: 0,
-            oldest_ms,
-            serial,
-            sides: sides.try_into().ok()?,
-            bits: STANDARD_NO_PAD.decode(bits).ok()?,
-        })
-    }
-
-    fn without_sides(text: &str) -> Option<Self> {
-        let (oldest, bits) = text.split_once(':')?;
-        Some(Self { oldest_ms: oldest.parse().ok()?, bits: STANDARD_NO_PAD.decode(bits).ok()?, ..Self::default() })
-    }
-
-    /// The metadata.
-    pub fn pack(&self) -> String {
-        let sides: Vec<String> = self.sides.iter().map(ToString::to_string).collect();
-        let bits = STANDARD_NO_PAD.encode(&self.bits);
-        format!("{FORMAT}:{}:{}:{}:{bits}", self.oldest_ms, self.serial, sides.join("."))
-    }
-
-    /// Whether `offset` is finished.
-    pub fn is_finished(&self, offset: u64) -> bool {
-        let Some(n) = offset.checked_sub(self.next) else { return true };
-        let byte = usize::try_from(n / 8).ok().and_then(|index| self.bits.get(index));
-        byte.is_some_and(|byte| byte >> (n % 8) & 1 == 1)
-    }
-
-    fn set(&mut self, offset: u64) {
-        let n = offset - self.next;
-        let index = (n / 8) as usize;
-        if self.bits.len() <= index {
-            self.bits.resize(index + 1, 0);
-        }
-        if let Some(byte) = self.bits.get_mut(index) {
-            *byte |= 1 << (n % 8);
-        }
-    }
-
-    fn finished_beyond(&self) -> impl Iterator<Item = u64> + '_ {
-        (self.next..).take(self.bits.len() * 8).filter(|offset| self.is_finished(*offset))
-    }
-}
+use super::fresh::Fresh;
+use super::progress::{Progress, WINDOW_OFFSETS_MAX};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Unfinished { since_ms: u64 },
+    Unfinished {
+        since_ms: u64,
+    },
     Finished,
+    /// In the next commit or the one under way, which has records of it that are there until a time.
+    Fresh {
+        since_ms: u64,
+        until_ms: u64,
+    },
+}
+
+impl State {
+    fn is_finished(self) -> bool {
+        !matches!(self, Self::Unfinished { .. })
+    }
 }
 
 /// Tracks one partition under one assignment.
@@ -119,6 +38,10 @@ pub struct Tracker {
     inherited: Progress,
     /// Delivered offsets at and above the lowest unfinished one, and inherited finished ones.
     offsets: BTreeMap<u64, State>,
+    /// Inherited ones that count as unfinished until the records of their commit are seen.
+    doubted: BTreeSet<u64>,
+    /// Those whose records are not there: they must be read again.
+    reopened: BTreeSet<u64>,
     /// One after the newest delivered offset.
     read_to: u64,
     /// Since when the newest delivered job is known.
@@ -136,10 +59,54 @@ pub enum Delivery {
 
 impl Tracker {
     /// Begins where the group's last commit left off; `start` is where delivery begins.
-    pub fn new(committed: Option<&Committed>, start: u64) -> Self {
-        let inherited = committed.map_or(Progress { next: start, ..Progress::default() }, Progress::unpack);
-        let offsets = inherited.finished_beyond().map(|offset| (offset, State::Finished)).collect();
-        Self { read_to: start.max(inherited.next), newest_ms: inherited.oldest_ms, inherited, offsets }
+    pub fn new(committed: Option<&Committed>, start: u64, now_ms: u64) -> Self {
+        let inherited = committed.map_or(Progress::at(start), Progress::unpack);
+        // What records would say is forgotten by now: nobody would have come back to it but long ago.
+        let is_told = inherited.fresh.until_ms() > now_ms && !is_planted(Bug::OffsetsProve);
+        let doubted: BTreeSet<u64> = inherited.fresh.iter().filter(|_| is_told).collect();
+        // The next commit may have to go back to the first in doubt. The window of the last commit reached down to it.
+        let below = doubted.first().map_or(inherited.next, |first| *first)..inherited.next;
+        let mut offsets: BTreeMap<u64, State> =
+            below.chain(inherited.finished_beyond()).map(|offset| (offset, State::Finished)).collect();
+        offsets.extend(doubted.iter().map(|offset| (*offset, State::Unfinished { since_ms: inherited.oldest_ms })));
+        let (read_to, newest_ms) = (start.max(inherited.next), inherited.oldest_ms);
+        Self { inherited, offsets, doubted, reopened: BTreeSet::new(), read_to, newest_ms }
+    }
+
+    /// Whether an earlier owner finished `offset`, beyond doubt.
+    pub fn is_done(&self, offset: u64) -> bool {
+        self.inherited.is_finished(offset) && !self.doubted.contains(&offset) && !self.reopened.contains(&offset)
+    }
+
+    /// Whether nothing that earlier owners finished is in doubt.
+    pub fn is_proven(&self) -> bool {
+        self.doubted.is_empty() && self.reopened.is_empty()
+    }
+
+    /// Inherited offsets of whose ends nothing was seen yet.
+    pub fn doubted(&self) -> &BTreeSet<u64> {
+        &self.doubted
+    }
+
+    /// What the last owner's last commit wrote about this offset was seen: it is finished indeed.
+    pub fn prove(&mut self, offset: u64) {
+        if self.doubted.remove(&offset) {
+            self.offsets.insert(offset, State::Finished);
+        }
+    }
+
+    /// All was read that the last owner's last commit wrote: what it did not write of is not finished, though its offset says so.
+    /// Returns what is to be read again, in order.
+    pub fn reopen(&mut self) -> Vec<u64> {
+        self.reopened = std::mem::take(&mut self.doubted);
+        self.reopened.iter().copied().collect()
+    }
+
+    /// The record of a reopened offset is gone: nothing can be done about it any more.
+    pub fn is_gone(&mut self, offset: u64) {
+        if self.reopened.remove(&offset) {
+            self.offsets.insert(offset, State::Finished);
+        }
     }
 
     /// What was inherited.
@@ -149,6 +116,10 @@ impl Tracker {
 
     /// Takes note of a delivered record that exists since `since_ms` at the latest.
     pub fn deliver(&mut self, offset: u64, since_ms: u64) -> Delivery {
+        if self.reopened.remove(&offset) {
+            // Out of turn: those before it may not have been read yet.
+            return Delivery::New;
+        }
         self.read_to = self.read_to.max(offset + 1);
         self.newest_ms = since_ms;
         if self.inherited.is_finished(offset) {
@@ -158,10 +129,12 @@ impl Tracker {
         Delivery::New
     }
 
-    /// Counts `offset` as finished in the next proposal. Its outcome must be in the same commit.
-    pub fn finish(&mut self, offset: u64) {
-        if let Some(state) = self.offsets.get_mut(&offset) {
-            *state = State::Finished;
+    /// Counts `offset` as finished in the next proposal. Its outcome must be in the same commit; a new owner can see it there until
+    /// `seen_until_ms`, in milliseconds since the Unix epoch, or not at all.
+    pub fn finish(&mut self, offset: u64, seen_until_ms: Option<u64>) {
+        let Some(state) = self.offsets.get_mut(&offset) else { return };
+        if let State::Unfinished { since_ms } = *state {
+            *state = seen_until_ms.map_or(State::Finished, |until_ms| State::Fresh { since_ms, until_ms });
         }
     }
 
@@ -169,25 +142,39 @@ impl Tracker {
     pub fn proposal(&self) -> Progress {
         let oldest = self.offsets.iter().find_map(|(offset, state)| match state {
             State::Unfinished { since_ms } => Some((*offset, *since_ms)),
-            State::Finished => None,
+            State::Finished | State::Fresh { .. } => None,
         });
         // What an earlier owner finished is behind us too, though it was not delivered again yet.
-        let is_done = |offset: &u64| self.offsets.get(offset) == Some(&State::Finished);
+        let is_done = |offset: &u64| self.offsets.get(offset).is_some_and(|state| state.is_finished());
         let (next, oldest_ms) = oldest
             .unwrap_or_else(|| (self.read_to + (self.read_to..).take_while(is_done).count() as u64, self.newest_ms));
-        let mut progress = Progress { next, oldest_ms, ..Progress::default() };
+        let fresh: Vec<(u64, u64, u64)> = (self.offsets.iter())
+            .filter_map(|(offset, state)| match state {
+                State::Fresh { since_ms, until_ms } => Some((*offset, *since_ms, *until_ms)),
+                _ => None,
+            })
+            .collect();
+        // Whoever redoes one must know of its attempts.
+        let oldest_ms = fresh.iter().map(|(_, since_ms, _)| *since_ms).fold(oldest_ms, u64::min);
+        let until_ms = fresh.iter().map(|(_, _, until_ms)| *until_ms).fold(u64::MAX, u64::min);
+        let fresh = Fresh::of(fresh.iter().map(|(offset, ..)| *offset), until_ms);
+        let mut progress = Progress::at(next);
+        (progress.oldest_ms, progress.fresh) = (oldest_ms, fresh);
         for (offset, state) in self.offsets.range(next..) {
-            if *state == State::Finished {
+            if state.is_finished() {
                 progress.set(*offset);
             }
         }
         progress
     }
 
-    /// Forgets what lies below a committed proposal's offset.
+    /// A proposal with this offset was committed: what lies below it is forgotten, what it finished needs no proof any more.
     pub fn committed(&mut self, next: u64) {
         self.offsets = self.offsets.split_off(&next);
         self.read_to = self.read_to.max(next);
+        for state in self.offsets.values_mut().filter(|state| matches!(state, State::Fresh { .. })) {
+            *state = State::Finished;
+        }
     }
 
     /// Whether another record may be read: the window still fits the metadata.
@@ -197,8 +184,7 @@ impl Tracker {
         if self.highest() - first < WINDOW_OFFSETS_MAX {
             return true;
         }
-        let lowest =
-            self.offsets.iter().find(|(_, state)| **state != State::Finished).map_or(self.read_to, |(o, _)| *o);
+        let lowest = self.offsets.iter().find(|(_, state)| !state.is_finished()).map_or(self.read_to, |(o, _)| *o);
         self.highest() - lowest < WINDOW_OFFSETS_MAX
     }
 
@@ -209,6 +195,6 @@ impl Tracker {
 
     /// Unfinished jobs that were delivered.
     pub fn unfinished(&self) -> usize {
-        self.offsets.values().filter(|state| **state != State::Finished).count()
+        self.offsets.values().filter(|state| !state.is_finished()).count()
     }
 }

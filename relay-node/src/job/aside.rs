@@ -29,6 +29,9 @@ pub struct Aside {
     pub id: JobId,
     /// Where it lay first in its lane's partition.
     pub offset: u64,
+    /// Where it lay there when it was set aside last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
     /// Not before this, in milliseconds since the Unix epoch.
     pub due_ms: u64,
     /// Attempts so far.
@@ -59,6 +62,7 @@ impl Aside {
         Self {
             id: job.job_id,
             offset: earlier.map_or(job.place.offset, |earlier| earlier.offset),
+            from: Some(job.place.offset),
             due_ms,
             attempts: job.attempts_before,
             failures: earlier.map(|earlier| earlier.failures.clone()).unwrap_or_default(),

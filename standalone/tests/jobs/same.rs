@@ -90,7 +90,7 @@ async fn a_job_that_is_submitted_again_while_it_runs_has_one_life() {
 /// Whether the commit says that the record is finished, though one below it is not.
 async fn second_is_finished(cluster: &Cluster, at: &TopicPartition, offset: u64) -> bool {
     let committed = cluster.log.committed("media-relay.default", at).await.unwrap();
-    committed.is_some_and(|committed| relay_node::intake::tracker::Progress::unpack(&committed).is_finished(offset))
+    committed.is_some_and(|committed| relay_node::intake::progress::Progress::unpack(&committed).is_finished(offset))
 }
 
 #[actix_web::test]

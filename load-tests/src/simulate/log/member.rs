@@ -261,6 +261,12 @@ impl Member for SimMember {
             });
             return Err(CommitError::InDoubt("simulated: it may happen later".to_owned()));
         }
+        if engine.rolls(Fault::CommitSplit, 10) {
+            engine.commit_now(shared, &Commit { records: Vec::new(), ..commit })?;
+            shared.gate.pass(Op::Commit, Phase::After).await;
+            tokio::time::sleep(TIMEOUT).await;
+            return Err(CommitError::InDoubt("simulated: only its offsets were kept".to_owned()));
+        }
         engine.commit_now(shared, &commit)?;
         if engine.rolls(Fault::CommitDoubtDone, 20) {
             tokio::time::sleep(TIMEOUT).await;

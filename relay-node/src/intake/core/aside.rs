@@ -27,6 +27,9 @@ impl<P: Ends> Core<P> {
         match said {
             SideSaid::Put(entry) => {
                 let (identity, cancelled) = (entry.identity, owned.cancels.has(entry.identity.job_id, entry.tenant()));
+                if let Some(from) = entry.from {
+                    owned.tracker.prove(from);
+                }
                 owned.sides.put(at, *entry);
                 if owned.sides_read {
                     owned.same.is_aside(&identity);
@@ -40,13 +43,6 @@ impl<P: Ends> Core<P> {
             SideSaid::Taken(_) | SideSaid::Nothing => {}
         }
         Vec::new()
-    }
-
-    /// The sides of a partition were read to their ends.
-    pub fn sides_read(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
-        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
-        owned.sides_read = true;
-        self.admit_held(partition, now_ms)
     }
 
     /// Looks for jobs that may go on: whose time has come, who were cancelled, and parked ones that `can_go_on` now.

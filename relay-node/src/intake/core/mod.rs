@@ -10,6 +10,7 @@ use relay_protocol::hand_over::KeptEnd;
 use relay_protocol::record::{CancelRequest, StartedJob, StartedJobs};
 
 mod aside;
+mod begin;
 mod hand_over;
 mod poison;
 mod settle;
@@ -75,6 +76,9 @@ pub enum Effect<P> {
     SetAside(Box<Delivered>, Side, u64),
     /// Read these jobs of the sides of a partition under an epoch; answered by [`Core::fetched`] for each.
     Fetch(u32, u64, Vec<SideKey>),
+    /// Read these offsets of the lane again under an epoch, though they were committed as finished: each is delivered, or
+    /// [`Core::is_gone`].
+    Reread(u32, u64, Vec<u64>),
     /// Commit that this job goes back from its side to its lane: [`Core::left_side`].
     Return(Box<Delivered>, SideKey),
     /// End this job, which is set aside, as cancelled (`true`) or expired: [`Core::left_side`].
@@ -241,7 +245,7 @@ impl<P: Ends> Core<P> {
     /// the Unix epoch) the control topic must be read, `None` for from its start, and what to do: a full room reads nothing
     /// of a new partition either.
     pub fn assigned(&mut self, assignment: Assignment, now_ms: u64) -> (Option<u64>, Vec<Effect<P>>) {
-        let tracker = Tracker::new(assignment.committed.as_ref(), assignment.next);
+        let tracker = Tracker::new(assignment.committed.as_ref(), assignment.next, now_ms);
         let since = Some(tracker.inherited().oldest_ms).filter(|ms| *ms > 0);
         let number = assignment.at.partition;
         let (sides, serial) = (Sides::new(tracker.inherited().sides), tracker.inherited().serial);
@@ -276,12 +280,12 @@ impl<P: Ends> Core<P> {
         // Once the topic was read, new attempts are our own.
         let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| !owned.control_read) else { return };
         // Of jobs that ended nobody will ask.
-        let inherited = owned.tracker.inherited();
-        for holder in started.holders.iter().filter(|holder| !inherited.is_finished(holder.offset)) {
-            owned.key_holders.extend(Identity::of_holder(holder).map(|job| (holder.offset, job)));
+        let Partition { tracker, key_holders, earlier, .. } = owned;
+        for holder in started.holders.iter().filter(|holder| !tracker.is_done(holder.offset)) {
+            key_holders.extend(Identity::of_holder(holder).map(|job| (holder.offset, job)));
         }
-        for job in started.jobs.into_iter().filter(|job| !inherited.is_finished(job.offset)) {
-            owned.earlier.started(&started.node, started.incarnation, job);
+        for job in started.jobs.into_iter().filter(|job| !tracker.is_done(job.offset)) {
+            earlier.started(&started.node, started.incarnation, job);
         }
     }
 
@@ -310,38 +314,6 @@ impl<P: Ends> Core<P> {
             None => None,
         };
         ends.map(|job| Effect::EndCancelled(Box::new(job))).into_iter().collect()
-    }
-
-    /// The control topic of a partition was read to its end.
-    pub fn control_read(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
-        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
-        owned.control_read = true;
-        owned.remotes.read();
-        self.admit_held(partition, now_ms)
-    }
-
-    /// The dedup topic of a partition was read to its end, with what it says.
-    pub fn dedup_read(&mut self, partition: u32, index: DedupIndex, now_ms: u64) -> Vec<Effect<P>> {
-        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
-        owned.dedup_read = true;
-        owned.same = Identities::new(index);
-        self.admit_held(partition, now_ms)
-    }
-
-    /// Once all was read that its jobs must know of, they may run.
-    fn admit_held(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
-        let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
-        let mut effects = Vec::new();
-        if owned.control_read && owned.dedup_read && owned.sides_read {
-            let Partition { sides, same, key_holders, .. } = owned;
-            sides.entries().for_each(|entry| same.is_aside(&entry.identity));
-            std::mem::take(key_holders).iter().for_each(|(offset, job)| same.has_begun(*offset, job, now_ms));
-            for job in owned.held.take().unwrap_or_default() {
-                self.admit(job, now_ms, &mut effects);
-            }
-        }
-        effects.extend(self.go_on(now_ms));
-        effects
     }
 
     /// A record of a partition came. `false`: it was finished before, or the partition is not ours under that epoch.

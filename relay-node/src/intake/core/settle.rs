@@ -6,8 +6,8 @@ use relay_log::planted::{Bug, is_planted};
 use relay_log::port::{CommitOffset, Committed};
 
 use super::{Batch, Core, Effect, Ends, Key, Partition};
+use crate::intake::progress::Progress;
 use crate::intake::side::SideKey;
-use crate::intake::tracker::Progress;
 use crate::job::delivered::Duplicate;
 
 impl<P> Batch<P> {
@@ -17,7 +17,7 @@ impl<P> Batch<P> {
     }
 }
 
-impl<P> Core<P> {
+impl<P: Ends> Core<P> {
     /// The time to gather is over.
     pub fn gathered(&mut self) -> Vec<Effect<P>> {
         self.gathering = false;
@@ -57,18 +57,17 @@ impl<P> Core<P> {
             return None;
         }
         let jobs = std::mem::take(&mut self.finished);
-        for ((partition, offset), _, _) in &jobs {
+        for ((partition, offset), _, payload) in &jobs {
             self.in_commit.insert(*partition);
             if let Some(owned) = self.partitions.get_mut(partition) {
-                owned.tracker.finish(*offset);
+                let seen_until_ms = payload.ended().map(|(_, ended)| ended.expires_at_ms);
+                let set_aside = Some(u64::MAX).filter(|_| payload.is_set_aside());
+                owned.tracker.finish(*offset, seen_until_ms.or(set_aside));
             }
         }
         let aside = std::mem::take(&mut self.finished_aside);
-        for ((partition, at), _, _) in &aside {
+        for ((partition, _), _, _) in &aside {
             self.in_commit.insert(*partition);
-            if let Some(owned) = self.partitions.get_mut(partition) {
-                owned.sides.finish(*at);
-            }
         }
         for number in &self.in_commit {
             if let Some(owned) = self.partitions.get_mut(number) {

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::Lane;
 use crate::intake::control::{self, Followed};
 use crate::intake::dedup_topic::{self, Reading};
+use crate::intake::progress::Progress;
 use crate::intake::side_topic::{self, FollowedSides};
-use crate::intake::tracker::Progress;
 
 /// Characters of metadata that is not ours that the log shows.
 const METADATA_SHOWN_CHARS: usize = 64;
@@ -21,7 +21,7 @@ impl Lane {
         for assignment in assignments {
             let (partition, epoch) = (assignment.at.partition, assignment.epoch);
             if let Some(committed) = &assignment.committed {
-                self.retention.committed(partition, committed.next);
+                self.retention.committed(partition, Progress::unpack(committed).done_below());
                 self.look_at_metadata(partition, committed);
             }
             let (since_ms, effects) = self.core.assigned(assignment, now);
@@ -33,9 +33,12 @@ impl Lane {
             earlier.into_iter().flatten().for_each(|earlier| earlier.cancel());
             let starts = self.core.side_starts(partition);
             sides.push(FollowedSides { partition, epoch, starts, stop: stop.clone() });
-            let followed = |topic, stop| Followed { at: TopicPartition::new(topic, partition), epoch, since_ms, stop };
-            control.push(followed(topics::control(&self.settings.lane), control_stop));
-            ended.push(followed(topics::dedup(&self.settings.lane), stop));
+            let followed = |topic, doubted, stop| {
+                let at = TopicPartition::new(topic, partition);
+                Followed { at, epoch, since_ms, doubted, stop }
+            };
+            control.push(followed(topics::control(&self.settings.lane), Vec::new(), control_stop));
+            ended.push(followed(topics::dedup(&self.settings.lane), self.core.doubted(partition), stop));
         }
         let (log, clock) = (self.context.log.clone(), self.context.clock.clone());
         let reading = Reading { log: log.clone(), clock, entries_max: self.settings.dedup_entries_max };

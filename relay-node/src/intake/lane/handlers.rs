@@ -56,8 +56,11 @@ impl Handler<FromTopics> for Lane {
             What::ControlRead => self.core.control_read(said.partition, now),
             What::Side(at, what) => self.core.side(said.partition, at, what),
             What::SidesRead => self.core.sides_read(said.partition, now),
-            What::Ended(index) => self.core.dedup_read(said.partition, index, now),
+            What::Ended(index, proven) => self.core.dedup_read(said.partition, index, &proven, now),
         };
+        if let Some(below) = self.core.proven_below(said.partition) {
+            self.retention.committed(said.partition, below);
+        }
         self.carry_out(effects, ctx);
     }
 }

@@ -34,6 +34,7 @@ mod delete;
 mod deliver;
 mod hand_over;
 mod handlers;
+mod reread;
 mod settle;
 mod suspects;
 
@@ -338,6 +339,7 @@ impl Lane {
                     self.end_waiting(&job, Outcome::Expired(error), ctx);
                 }
                 Effect::SetAside(job, side, due_ms) => self.set_aside(&job, side, due_ms, ctx),
+                Effect::Reread(partition, epoch, offsets) => self.reread(partition, epoch, offsets, ctx),
                 Effect::Fetch(partition, epoch, wanted) => self.fetch(partition, epoch, wanted, ctx),
                 Effect::Return(job, at) => self.go_back(&job, at, ctx),
                 Effect::EndAside(job, at, cancelled) => self.end_aside(&job, at, cancelled, ctx),
@@ -353,9 +355,7 @@ impl Lane {
                 }
                 Effect::Keep(partition, epoch, jobs) => self.keep(partition, epoch, jobs, ctx),
                 Effect::CancelKept(key) => {
-                    if let Some(running) = self.kept.get(&key) {
-                        running.link.cancel.cancel();
-                    }
+                    self.kept.get(&key).into_iter().for_each(|running| running.link.cancel.cancel());
                 }
                 Effect::AbandonKept(key) => self.abandon_kept(key),
                 Effect::TakeEnd(job, end) => self.take_end(job, *end, ctx),

@@ -9,6 +9,7 @@ use relay_protocol::record::AuditEntry;
 
 use super::{COMMIT_RETRY, Fate, Lane, Payload, Settled, tell};
 use crate::intake::core::{Batch, Core};
+use crate::intake::decided;
 
 impl Lane {
     pub(super) fn commit(&mut self, mut batch: Batch<Payload>, ctx: &Context<Self>) {
@@ -51,17 +52,35 @@ async fn not_committed(log: &dyn Log, group: &str, batch: &Batch<Payload>, error
     match error {
         CommitError::NotOwner(partitions) => Fate::NotCommitted(partitions.iter().map(|at| at.partition).collect()),
         CommitError::Fenced | CommitError::InDoubt(_) => {
-            if is_planted(Bug::DoubtIsDone) {
-                return Fate::Committed;
+            if is_planted(Bug::DoubtIsDone) || did_happen(log, group, batch).await {
+                Fate::Committed
+            } else {
+                Fate::NotCommitted(Vec::new())
             }
-            let committed = read_committed(log, group, &batch.offsets).await;
-            if Core::was_committed(batch, &committed) { Fate::Committed } else { Fate::NotCommitted(Vec::new()) }
         }
         _ => {
             tokio::time::sleep(COMMIT_RETRY).await;
             Fate::NotCommitted(Vec::new())
         }
     }
+}
+
+/// Whether a commit of unknown fate happened. Its records tell: brokers have kept the offsets of a transaction whose records they
+/// dropped. Offsets that are behind their records come with the next commit.
+async fn did_happen(log: &dyn Log, group: &str, batch: &Batch<Payload>) -> bool {
+    // Waits until the transaction is over at the offsets.
+    let by_offsets = Core::was_committed(batch, &read_committed(log, group, &batch.offsets).await);
+    if is_planted(Bug::OffsetsProve) {
+        return by_offsets;
+    }
+    let payloads = batch.jobs.iter().map(|(_, _, payload)| payload);
+    let payloads = payloads.chain(batch.aside.iter().map(|(_, _, payload)| payload));
+    let by_records = decided::happened(log, payloads.flat_map(|payload| &payload.records)).await;
+    if by_records.is_some_and(|happened| happened != by_offsets) {
+        tracing::warn!(?by_records, by_offsets, "a transaction happened in part; its records decide");
+        metrics::counter!("relay_commits_split_total").increment(1);
+    }
+    by_records.unwrap_or(by_offsets)
 }
 
 async fn read_committed(log: &dyn Log, group: &str, offsets: &[CommitOffset]) -> HashMap<u32, Committed> {
