@@ -20,7 +20,7 @@ fn every_accepted_job_ends_once_whatever_is_killed_frozen_or_cut_off() -> anyhow
     let findings = &report["findings"];
     assert_eq!((&findings["lost"], &findings["doubled"]), (&0.into(), &0.into()));
     assert!(report["accepted"].as_u64() > Some(500), "{report}");
-    // Twice the session's time-out: brokers and other nodes fall at the same time.
-    assert!(report["take_over_p50_ms"].as_u64() < Some(12_000), "{report}");
+    // Three times the session's time-out: brokers and other nodes fall at the same time, on a machine that may be slow.
+    assert!(report["take_over_p50_ms"].as_u64() < Some(18_000), "{report}");
     Ok(())
 }

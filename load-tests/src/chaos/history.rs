@@ -141,7 +141,10 @@ impl History {
             for (job, events) in &by_job {
                 let ran_there = |event: &&&Event| event.node.as_ref() == Some(node) && event.at <= *killed;
                 let Some(last) = events.iter().filter(ran_there).max_by_key(|event| event.seq) else { continue };
-                let ended = events.iter().any(|event| event.event.is_terminal() && event.at <= *killed);
+                // A job in a delay tier runs nowhere.
+                let waits = |event: &Event| event.event == EventKind::Retrying && event.seq >= last.seq;
+                let is_over = |event: &&&Event| event.at <= *killed && (event.event.is_terminal() || waits(event));
+                let ended = events.iter().any(|event| is_over(&event));
                 let later = |event: &&&Event| event.event == EventKind::Started && event.seq > last.seq;
                 let next = events.iter().filter(later).min_by_key(|event| event.seq);
                 if let Some(next) = next.filter(|next| !ended && next.at > *killed) {

@@ -94,8 +94,10 @@ fn a_client_hears_each_event_once_in_order_to_the_end() {
 fn a_take_over_is_from_the_kill_to_the_next_attempt() {
     let mut history = good();
     history.kills.push((NODE.to_owned(), 50));
-    // Ended before the kill, run elsewhere, not yet started again: none of them is a take-over.
+    // Ended before the kill, run elsewhere, in a delay tier, not yet started again: none of them is a take-over.
     history.events[1].at = 40;
+    let retrying = Event::new(job(4), 1, 2, EventKind::Retrying, 30);
+    history.events.extend([started(4, 1, NODE, 20), retrying, started(4, 2, "node-2", 60_000)]);
     history.events.extend([started(2, 1, "node-2", 20), started(3, 1, NODE, 20)]);
     assert!(history.take_overs().is_empty());
     history.events.extend([started(3, 2, "node-2", 6_050), ended(3, 2, EventKind::Completed)]);
