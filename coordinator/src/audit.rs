@@ -62,6 +62,12 @@ impl AuditTrail {
         self.entry(action, by, None, detail);
     }
 
+    /// A leadership of this coordinator began (`won`) or ended.
+    pub fn leadership(&self, outcome: &str, incarnation: u64) {
+        let detail = [("outcome", outcome.into()), ("incarnation", incarnation.into())];
+        self.entry("coordinator.leadership", Sender::default(), None, detail);
+    }
+
     /// A caller was turned away from `path` with `code`.
     pub fn denied(&self, by: Sender, path: &str, code: &str) {
         let trace_id = format!("{:032x}", current_traceparent().trace_id());

@@ -1,12 +1,13 @@
 //! The coordinator of a media relay cluster: who is alive, where sessions go, which node may use which backend slot; it
 //! creates and checks the topics. What it knows can be told anew by the nodes; losing it stops nothing that runs.
 //!
-//! Decisions are pure cores without clock and I/O: [`leases`], [`placement`], [`registry::core`], [`topics::specs`],
+//! Decisions are pure cores without clock and I/O: [`election::core`], [`leases`], [`placement`], [`registry::core`], [`topics::specs`],
 //! [`view::projection`]. Around them are one actor ([`registry::actor`]), tasks ([`backends::watch`], [`topics::keeper`],
-//! [`audit`], [`view::reader`]) and the HTTP API ([`http`]). [`node`] is the only place that wires them together.
+//! [`election::candidate`], [`audit`], [`view::reader`]) and the HTTP API ([`http`]). [`node`] is the only place that wires them together.
 
 pub mod audit;
 pub mod backends;
+pub mod election;
 pub mod http;
 pub mod leases;
 pub mod metrics;

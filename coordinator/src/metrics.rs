@@ -18,14 +18,38 @@ pub fn describe() {
     describe_gauge!("relay_cluster_backend_healthy", "1 if the backend's last probe succeeded, else 0.");
     describe_histogram!("relay_cluster_probe_seconds", "Duration of a backend's probe in seconds.");
     describe_counter!("relay_cluster_probes_total", "Probes by backend and outcome.");
-    describe_counter!("relay_cluster_heartbeats_total", "Heartbeats by outcome: taken, stale, invalid, refused.");
+    describe_counter!(
+        "relay_cluster_heartbeats_total",
+        "Heartbeats by outcome: taken, stale, invalid, refused, not_leader."
+    );
     describe_counter!("relay_cluster_placements_total", "Placements by outcome: placed, no_ready_node.");
     describe_counter!("relay_cluster_audit_written_total", "Entries written to the audit topic.");
     describe_counter!(
         "relay_cluster_audit_dropped_total",
         "Entries lost because the audit queue was full or at the end."
     );
+    describe_gauge!("relay_cluster_leader", "1 if this coordinator leads, else 0.");
+    describe_gauge!("relay_cluster_leader_incarnation", "Incarnation of the leader that is known; -1 if none is.");
+    describe_counter!(
+        "relay_cluster_elections_total",
+        "Turns of this coordinator's elections by outcome: won, beaten, displaced, unconfirmed, resigned."
+    );
     describe_view();
+}
+
+/// Shows whether this coordinator leads.
+pub fn leads(leads: bool) {
+    gauge!("relay_cluster_leader").set(if leads { 1.0 } else { 0.0 });
+}
+
+/// Shows which leader is known.
+pub fn leader(incarnation: Option<u64>) {
+    gauge!("relay_cluster_leader_incarnation").set(incarnation.map_or(-1.0, |incarnation| incarnation as f64));
+}
+
+/// Counts a turn of an election.
+pub fn election(outcome: &'static str) {
+    counter!("relay_cluster_elections_total", "outcome" => outcome).increment(1);
 }
 
 /// Shows a snapshot.

@@ -16,15 +16,18 @@ use relay_runtime::http_error::{not_found, shape_errors};
 use relay_runtime::http_trace::request_spans;
 use relay_runtime::metrics::Metrics;
 use relay_runtime::ops_http::{self, Readiness, STARTING};
-use relay_runtime::random::SystemRandom;
+use relay_runtime::random::{Random, SystemRandom};
 use relay_runtime::shutdown::Drain;
 use relay_runtime::{metrics as recorder, tls};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit;
 use crate::backends::watch::{ProbePace, watch};
 use crate::backends::{BackendEntry, Prober};
+use crate::election::candidate::Candidate;
+use crate::election::{Office, OfficeWatch};
 use crate::http::{self, Api};
 use crate::metrics;
 use crate::registry::{RegistryHandle, RegistryRules};
@@ -51,6 +54,7 @@ pub struct Coordinator {
     pub view: JobView,
     server: ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
+    electing: JoinHandle<()>,
     writing: JoinHandle<()>,
     watching: CancellationToken,
     writer: CancellationToken,
@@ -80,19 +84,24 @@ impl Coordinator {
         let rules = registry_rules(&settings, &*clock);
         let witness = trail.clone();
         let witness = Arc::new(move |happening| witness.node(happening));
-        let registry = RegistryHandle::start(rules, backends.clone(), witness, writer.clone());
+        let (taking, office) = watch::channel(Office::default());
+        let registry = RegistryHandle::start(rules, backends.clone(), witness, office, writer.clone());
 
-        let api = Api { registry: registry.clone(), audit: trail, view: view.clone(), log: log.clone(), authenticator };
+        let api = Api {
+            registry: registry.clone(),
+            audit: trail.clone(),
+            view: view.clone(),
+            log: log.clone(),
+            authenticator,
+        };
         let served = serve(&settings, api, &readiness, &recorder).context("starting the HTTP API");
         let (addr, server, serving) = served.inspect_err(|_| writer.cancel())?;
         actix::spawn(view_reader(&settings, &view, &log).run(SystemRandom, watching.clone()));
-        let missing = if settings.kafka.create_topics {
-            Missing::Create
-        } else {
-            let kafka = settings.kafka_settings();
-            Missing::Print(Box::new(move |specs| kafka_topics_commands(specs, &kafka)))
-        };
-        let keeper = TopicKeeper::new(log, specs, missing, readiness.clone());
+        let who = (candidate_name(&settings), leader_url(&settings, addr));
+        let candidate = Candidate::new(&settings.election, who, log.clone(), (trail, clock), taking);
+        let electing = actix::spawn(candidate.run(watching.clone()));
+        actix::spawn(say_role(registry.offices(), readiness.clone()));
+        let keeper = TopicKeeper::new(log, specs, missing(&settings), readiness.clone());
         actix::spawn(keeper.run(SystemRandom, watching.clone()));
         watch_backends(&settings, backends, &registry, &watching)?;
         let upkeep = (recorder, watching.clone());
@@ -101,7 +110,25 @@ impl Coordinator {
         tracing::info!(%addr, "coordinator serves");
         let writing = actix::spawn(trail_writer.run());
         let drain_timeout = Duration::from_millis(settings.http.drain_timeout_ms);
-        Ok(Self { addr, readiness, registry, view, server, serving, writing, watching, writer, drain_timeout })
+        Ok(Self {
+            addr,
+            readiness,
+            registry,
+            view,
+            server,
+            serving,
+            electing,
+            writing,
+            watching,
+            writer,
+            drain_timeout,
+        })
+    }
+
+    /// Waits until this coordinator leads.
+    pub async fn wait_leading(&self) {
+        // Err: the election is over, and it never will.
+        _ = self.registry.offices().wait_for(|office| office.leads().is_some()).await;
     }
 
     /// The URL of the HTTP API.
@@ -109,15 +136,21 @@ impl Coordinator {
         format!("http://{}", self.addr)
     }
 
-    /// Ends in order: not ready, probes and topic checks end, requests in progress are answered, the registry is empty, the
+    /// Ends in order: not ready, leadership given up, probes and topic checks end, requests in progress are answered, the registry is empty, the
     /// audit trail is written; each for at most `http.drain_timeout_ms`.
     pub async fn stop(self) {
-        let Self { readiness, registry, server, serving, writing, watching, writer, drain_timeout, .. } = self;
+        let Self { readiness, registry, server, serving, electing, writing, watching, writer, drain_timeout, .. } =
+            self;
         readiness.block(DRAINING, "the coordinator is going down");
         watching.cancel();
         let grace = drain_timeout + Duration::from_secs(1); // the server keeps its own limit, then is cut off
         let writing_stop = writing.abort_handle();
         Drain::new()
+            .stage("election", grace, async {
+                if let Err(error) = electing.await {
+                    tracing::error!(%error, "the election died");
+                }
+            })
             .stage("http", grace, async {
                 server.stop(true).await;
                 match serving.await {
@@ -165,6 +198,38 @@ fn registry_rules(settings: &Settings, clock: &dyn Clock) -> RegistryRules {
         forget_after_ms: nodes.forget_after_ms,
         nodes_max: nodes.nodes_max,
         leases: settings.lease_rules(),
+    }
+}
+
+/// What happens to topics that are missing.
+fn missing(settings: &Settings) -> Missing {
+    if settings.kafka.create_topics {
+        return Missing::Create;
+    }
+    let kafka = settings.kafka_settings();
+    Missing::Print(Box::new(move |specs| kafka_topics_commands(specs, &kafka)))
+}
+
+/// A name that no other life of a coordinator has.
+fn candidate_name(settings: &Settings) -> String {
+    format!("{}/{:016x}", settings.name, SystemRandom.next_u64())
+}
+
+/// Where nodes reach this coordinator, as far as it knows.
+fn leader_url(settings: &Settings, addr: SocketAddr) -> Option<String> {
+    match settings.election.advertised_url.trim_end_matches('/') {
+        "" => (!addr.ip().is_unspecified()).then(|| format!("http://{addr}")),
+        url => Some(url.to_owned()),
+    }
+}
+
+/// Lets `/readyz` say whether this coordinator leads, until the election ends.
+async fn say_role(mut office: OfficeWatch, readiness: Readiness) {
+    loop {
+        readiness.say("role", office.borrow_and_update().role());
+        if office.changed().await.is_err() {
+            return;
+        }
     }
 }
 

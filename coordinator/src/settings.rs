@@ -10,6 +10,7 @@ use relay_runtime::telemetry::TelemetrySettings;
 use serde::Deserialize;
 
 use crate::backends::{BackendEntry, EntryError, entry};
+use crate::election::ElectionSettings;
 use crate::leases::{LATE_HEARTBEAT_MS, LeaseRules};
 use crate::topics::{self, TopicSettings, TopicSettingsError};
 use crate::view::ViewSettings;
@@ -31,6 +32,7 @@ pub struct Settings {
     pub listen: String,
     pub name: String,
     pub http: HttpSettings,
+    pub election: ElectionSettings,
     pub nodes: NodeSettings,
     pub leases: LeaseSettings,
     pub backends: BackendSettings,
@@ -165,6 +167,7 @@ impl Settings {
         within("http.threads", self.http.threads as u64, 1, 256)?;
         within("http.connections_max", self.http.connections_max as u64, 1, 1_000_000)?;
         within("http.drain_timeout_ms", self.http.drain_timeout_ms, 1, HOUR_MS)?;
+        self.check_election()?;
         within("nodes.heartbeat_interval_ms", nodes.heartbeat_interval_ms, LATE_HEARTBEAT_MS, 60_000)?;
         within("nodes.heartbeat_fast_ms", nodes.heartbeat_fast_ms, LATE_HEARTBEAT_MS, nodes.heartbeat_interval_ms)?;
         within("nodes.node_timeout_ms", nodes.node_timeout_ms, 2 * nodes.heartbeat_interval_ms + 1, HOUR_MS)?;
@@ -185,6 +188,28 @@ impl Settings {
         within("view.batch_wait_ms", self.view.batch_wait_ms, 1, 60_000)?;
         self.backend_entries()?;
         topics::specs(&self.topics)?;
+        Ok(())
+    }
+
+    fn check_election(&self) -> Result<(), Unusable> {
+        let election = &self.election;
+        within("election.beat_ms", election.beat_ms, 10, 60_000)?;
+        if election.silence_ms != 0 {
+            // Three beats: one that comes late must not end a leadership.
+            within("election.confirm_ms", election.confirm_ms, 3 * election.beat_ms, HOUR_MS)?;
+            within(
+                "election.silence_ms",
+                election.silence_ms,
+                election.confirm_ms + election.confirm_ms / 10,
+                HOUR_MS,
+            )?;
+        }
+        let is_url = |url: &str| {
+            reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        };
+        if !election.advertised_url.is_empty() && !is_url(&election.advertised_url) {
+            return Err(unusable("election.advertised_url", "write http://HOST:PORT or https://HOST:PORT".to_owned()));
+        }
         Ok(())
     }
 

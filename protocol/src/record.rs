@@ -311,6 +311,45 @@ impl MemberRegistration {
 /// How the keys of members begin in the cluster topic.
 const MEMBER_KEY: &str = "member/";
 
+/// A record of the election topic. Its key is [`ELECTION_KEY`]; one partition, read by all in one order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ElectionRecord {
+    /// A coordinator wants to lead. It does from here on if `next` is this record's own offset: then nobody wrote since it
+    /// read. The offset is the incarnation of its leadership.
+    Claim {
+        /// One life of a coordinator.
+        candidate: String,
+        /// Where nodes reach it, if it says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
+        /// Number of the record among its writer's, rising.
+        number: u64,
+        /// The offset that the next record had when it was written.
+        next: u64,
+    },
+    /// The leadership of this incarnation goes on; without a meaning if a later claim counts.
+    Beat {
+        /// One life of a coordinator.
+        candidate: String,
+        /// Where nodes reach it, if it says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
+        /// Number of the record among its writer's, rising.
+        number: u64,
+        /// Offset of its claim.
+        incarnation: u64,
+    },
+    /// The leadership of this incarnation is given up: others need not wait for silence.
+    Resign {
+        /// Offset of its claim.
+        incarnation: u64,
+    },
+}
+
+/// Key of all records of the election topic: compaction keeps the newest.
+pub const ELECTION_KEY: &str = "leader";
+
 /// Header of a dead letter: why, as [`JobError`] in JSON. The record's value and key are the original's, and so are the
 /// headers that do not begin with [`HEADER_OURS`]. A record of the topic with [`crate::dead_letter::HEADER_MARK`] is no
 /// letter.

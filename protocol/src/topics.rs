@@ -18,6 +18,8 @@ pub const AUDIT: &str = "media.audit";
 /// Facts about the cluster, compacted by key, in one partition: the object store's identity, registrations of the members
 /// that commit ([`crate::record::MemberRegistration`]).
 pub const CLUSTER: &str = "media.cluster";
+/// Which coordinator leads ([`crate::record::ElectionRecord`]), in one partition.
+pub const ELECTION: &str = "media.election";
 
 /// Jobs of a lane.
 pub fn jobs(lane: &str) -> String {

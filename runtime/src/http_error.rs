@@ -34,6 +34,8 @@ pub struct ApiError {
     pub retryable: bool,
     /// Sent as `Retry-After`, in seconds.
     pub retry_after_s: Option<u32>,
+    /// URL of the server that would take the request, if it is known.
+    pub leader: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -46,6 +48,8 @@ struct Body<'a> {
     code: &'a str,
     message: &'a str,
     retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<&'a str>,
 }
 
 impl ApiError {
@@ -54,7 +58,7 @@ impl ApiError {
         // The table holds valid statuses only; a test goes through all of them.
         let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let (name, retryable) = (Cow::Borrowed(code.as_str()), code.retryable());
-        Self { status, code: name, message: message.into(), retryable, retry_after_s: None }
+        Self { status, code: name, message: message.into(), retryable, retry_after_s: None, leader: None }
     }
 
     /// The same error under another status, where the protocol's one is too coarse.
@@ -92,7 +96,8 @@ impl ResponseError for ApiError {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         let message = cut(&self.message);
-        response.json(Envelope { error: Body { code: &self.code, message, retryable: self.retryable } })
+        let leader = self.leader.as_deref();
+        response.json(Envelope { error: Body { code: &self.code, message, retryable: self.retryable, leader } })
     }
 }
 
@@ -182,7 +187,7 @@ where
     }
     let reason = response.response().error().map(ToString::to_string);
     let error = plain_error(status, &what, reason);
-    let body = Body { code: &error.code, message: cut(&error.message), retryable: error.retryable };
+    let body = Body { code: &error.code, message: cut(&error.message), retryable: error.retryable, leader: None };
     let text = serde_json::to_vec(&Envelope { error: body })?;
     Ok(response.map_body(|head, _| {
         head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -215,7 +220,7 @@ fn plain_error(status: StatusCode, what: &str, reason: Option<String>) -> ApiErr
             let code = words.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
             let message = reason.unwrap_or_else(|| format!("{what}: {words}"));
             let retryable = matches!(status.as_u16(), 408 | 502 | 503 | 504);
-            return ApiError { status, code: code.into(), message, retryable, retry_after_s: None };
+            return ApiError { status, code: code.into(), message, retryable, retry_after_s: None, leader: None };
         }
     };
     ApiError::new(code, message)

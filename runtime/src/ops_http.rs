@@ -1,7 +1,7 @@
 //! The three paths that operators and orchestrators ask: `/healthz`, `/readyz`, `/metrics`. No identity is asked for.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
@@ -16,6 +16,7 @@ pub const STARTING: &str = "starting";
 #[derive(Debug, Clone)]
 pub struct Readiness {
     reasons: Arc<watch::Sender<BTreeMap<&'static str, String>>>,
+    facts: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 /// One thing that keeps the process from taking work.
@@ -31,6 +32,8 @@ pub struct Reason {
 struct Answer {
     ready: bool,
     reasons: Vec<Reason>,
+    #[serde(flatten)]
+    facts: BTreeMap<&'static str, String>,
 }
 
 impl Default for Readiness {
@@ -43,7 +46,16 @@ impl Readiness {
     /// Not ready, because of [`STARTING`]; [`clear`](Self::clear) that once the process takes work.
     pub fn starting() -> Self {
         let reasons = BTreeMap::from([(STARTING, "the process is starting".to_owned())]);
-        Self { reasons: Arc::new(watch::Sender::new(reasons)) }
+        Self { reasons: Arc::new(watch::Sender::new(reasons)), facts: Arc::default() }
+    }
+
+    /// `/readyz` says `name` as well, ready or not; a second call replaces the value.
+    pub fn say(&self, name: &'static str, value: impl Into<String>) {
+        self.facts().insert(name, value.into());
+    }
+
+    fn facts(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Not ready from now on because of `code`; a second call replaces the message.
@@ -91,7 +103,7 @@ impl Readiness {
 ///
 /// - `/healthz`: 200 as long as the process answers at all. For liveness probes: a process cut off from Kafka must not
 ///   be restarted for that.
-/// - `/readyz`: 200 `{"ready":true,"reasons":[]}`, or 503 with the reasons.
+/// - `/readyz`: 200 `{"ready":true,"reasons":[]}`, or 503 with the reasons; and what [`Readiness::say`] added.
 /// - `/metrics`: Prometheus' text format.
 pub fn configure(readiness: Readiness, metrics: Metrics) -> impl FnOnce(&mut web::ServiceConfig) {
     move |app| {
@@ -110,7 +122,8 @@ async fn healthz() -> HttpResponse {
 async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
     let reasons = readiness.reasons();
     let mut response = if reasons.is_empty() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    response.json(Answer { ready: reasons.is_empty(), reasons })
+    let facts = readiness.facts().clone();
+    response.json(Answer { ready: reasons.is_empty(), reasons, facts })
 }
 
 async fn render(metrics: web::Data<Metrics>) -> HttpResponse {

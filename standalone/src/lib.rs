@@ -175,6 +175,7 @@ async fn start_coordinator(options: &Options, token: Option<&str>, log: Arc<dyn 
     settings.view.file = options.data_dir.join(VIEW_FILE);
     // The earlier process is gone, and with it whoever held a slot.
     settings.leases.restart_wait_ms = 0;
+    settings.election.silence_ms = 0;
     if let Some(token) = token {
         settings.auth.tokens.push(StaticToken {
             subject: "node".to_owned(),

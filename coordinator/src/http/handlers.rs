@@ -30,21 +30,25 @@ pub(super) async fn heartbeat(
         Ok(_) => "taken",
         Err(RegistryError::Refused(HeartbeatRefusal::Stale { .. })) => "stale",
         Err(RegistryError::Refused(HeartbeatRefusal::Invalid { .. })) => "invalid",
+        Err(RegistryError::NotLeader { .. }) => "not_leader",
         Err(_) => "refused",
     });
     Ok(Json(answer.map_err(refusal)?))
 }
 
-pub(super) async fn cluster(_: ReadCaller, api: Data<Api>) -> Json<ClusterInfo> {
-    Json(api.registry.view().cluster(api.registry.now_ms()))
+pub(super) async fn cluster(_: ReadCaller, api: Data<Api>) -> Result<Json<ClusterInfo>, ApiError> {
+    let view = api.registry.leading_view().map_err(refusal)?;
+    Ok(Json(view.cluster(api.registry.now_ms())))
 }
 
-pub(super) async fn nodes(_: ReadCaller, api: Data<Api>) -> Json<Value> {
-    Json(json!({ "nodes": api.registry.view().nodes(api.registry.now_ms()) }))
+pub(super) async fn nodes(_: ReadCaller, api: Data<Api>) -> Result<Json<Value>, ApiError> {
+    let view = api.registry.leading_view().map_err(refusal)?;
+    Ok(Json(json!({ "nodes": view.nodes(api.registry.now_ms()) })))
 }
 
-pub(super) async fn backends(_: ReadCaller, api: Data<Api>) -> Json<Value> {
-    Json(json!({ "backends": api.registry.view().backends }))
+pub(super) async fn backends(_: ReadCaller, api: Data<Api>) -> Result<Json<Value>, ApiError> {
+    let view = api.registry.leading_view().map_err(refusal)?;
+    Ok(Json(json!({ "backends": view.backends })))
 }
 
 #[derive(Deserialize)]
@@ -63,7 +67,8 @@ pub(super) async fn sessions(caller: ReadCaller, api: Data<Api>, page: Query<Pag
         return Err(ApiError::new(ErrorCode::BadRequest, message));
     }
     let tenant = (!caller.0.scopes.contains(Scope::Admin)).then_some(caller.0.tenant.as_str());
-    let found = api.registry.view().sessions(api.registry.now_ms(), tenant, page.after, limit);
+    let view = api.registry.leading_view().map_err(refusal)?;
+    let found = view.sessions(api.registry.now_ms(), tenant, page.after, limit);
     Ok(Json(json!({ "sessions": found.sessions, "next": found.next })))
 }
 
@@ -84,6 +89,10 @@ fn refusal(error: RegistryError) -> ApiError {
         RegistryError::Refused(HeartbeatRefusal::TooManyNodes { .. }) => {
             own("too_many_nodes", StatusCode::SERVICE_UNAVAILABLE, message, true)
         }
+        RegistryError::NotLeader { leader } => {
+            let refused = own("not_leader", StatusCode::SERVICE_UNAVAILABLE, message, true);
+            ApiError { leader, ..refused }
+        }
         RegistryError::Overloaded => ApiError::new(ErrorCode::TooManyRequests, message).retry_after(RETRY_AFTER_S),
         RegistryError::Away => ApiError::new(ErrorCode::Draining, message).retry_after(RETRY_AFTER_S),
     }
@@ -92,5 +101,5 @@ fn refusal(error: RegistryError) -> ApiError {
 /// An error whose code only this API has.
 pub(super) fn own(code: &'static str, status: StatusCode, message: impl Into<String>, retryable: bool) -> ApiError {
     let retry_after_s = retryable.then_some(RETRY_AFTER_S);
-    ApiError { status, code: code.into(), message: message.into(), retryable, retry_after_s }
+    ApiError { status, code: code.into(), message: message.into(), retryable, retry_after_s, leader: None }
 }

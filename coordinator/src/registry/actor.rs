@@ -1,4 +1,5 @@
-//! The registry's one writer: an actor behind a handle with permits, started afresh when it dies.
+//! The registry's one writer: an actor behind a handle with permits, started afresh when it dies. It only takes heartbeats and
+//! places sessions while this coordinator leads, and begins anew with each term.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::core::{Happening, HeartbeatRefusal, Registry, RegistryRules, Sender};
 use super::view::View;
 use crate::backends::{BackendEntry, ProbeReport};
+use crate::election::{Office, OfficeWatch};
 use crate::metrics;
 
 /// Requests to the registry that are queued or answered at a time; the others wait outside.
@@ -33,6 +35,12 @@ pub enum RegistryError {
     /// It died and is being started again, or the process is going down. Try again.
     #[error("the registry is not there: starting again or going down")]
     Away,
+    /// Another coordinator leads, or none does yet.
+    #[error("this coordinator does not lead{}", leader.as_ref().map(|url| format!("; {url} does")).unwrap_or_default())]
+    NotLeader {
+        /// Where the leader is reached, if it is known.
+        leader: Option<String>,
+    },
     /// The heartbeat is not taken.
     #[error(transparent)]
     Refused(#[from] HeartbeatRefusal),
@@ -51,6 +59,7 @@ struct Shared {
     writer: watch::Sender<Option<Addr<Writer>>>,
     permits: Permits,
     view: watch::Sender<Arc<View>>,
+    office: OfficeWatch,
     /// Zero of the registry's clock.
     born: Instant,
 }
@@ -66,6 +75,7 @@ impl RegistryHandle {
         rules: RegistryRules,
         backends: Vec<BackendEntry>,
         witness: Witness,
+        office: OfficeWatch,
         shutdown: CancellationToken,
     ) -> Self {
         let handle = Self {
@@ -73,6 +83,7 @@ impl RegistryHandle {
                 writer: watch::Sender::new(None),
                 permits: Permits::new("registry", REGISTRY_REQUESTS_MAX),
                 view: watch::Sender::new(Arc::default()),
+                office,
                 born: Instant::now(),
             }),
         };
@@ -85,7 +96,8 @@ impl RegistryHandle {
                 }
                 let (line, death) = life_line();
                 let core = Registry::new(rules, shared.now_ms(), &backends);
-                let writer = Writer { core, shared: shared.clone(), witness: witness.clone(), _line: line };
+                let writer =
+                    Writer { core, leads: None, shared: shared.clone(), witness: witness.clone(), _line: line };
                 writer.publish();
                 shared.writer.send_replace(Some(writer.start()));
                 let shared = shared.clone();
@@ -108,9 +120,9 @@ impl RegistryHandle {
     /// # Errors
     /// [`RegistryError`].
     pub async fn heartbeat(&self, beat: Heartbeat, by: Sender) -> Result<HeartbeatReply, RegistryError> {
+        self.shared.leads()?;
         let (writer, permit) = self.admitted().await?;
-        let answer = writer.send(Beat { beat, by, _permit: permit }).await.map_err(|_| RegistryError::Away)?;
-        Ok(answer?)
+        writer.send(Beat { beat, by, _permit: permit }).await.map_err(|_| RegistryError::Away)?
     }
 
     /// Takes what a probe of `backend` found.
@@ -125,10 +137,30 @@ impl RegistryHandle {
     /// The node for a new session; `None` if none is ready and reachable by clients.
     ///
     /// # Errors
-    /// [`RegistryError::Overloaded`] or [`RegistryError::Away`].
+    /// [`RegistryError`], but not [`RegistryError::Refused`].
     pub async fn place(&self) -> Result<Option<Placement>, RegistryError> {
+        self.shared.leads()?;
         let (writer, permit) = self.admitted().await?;
-        writer.send(Place { _permit: permit }).await.map_err(|_| RegistryError::Away)
+        writer.send(Place { _permit: permit }).await.map_err(|_| RegistryError::Away)?
+    }
+
+    /// The newest snapshot, if this coordinator leads: a standby's is of no cluster.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotLeader`].
+    pub fn leading_view(&self) -> Result<Arc<View>, RegistryError> {
+        self.shared.leads()?;
+        Ok(self.view())
+    }
+
+    /// Whether this coordinator leads, and who does if not.
+    pub fn office(&self) -> Office {
+        self.shared.office.borrow().clone()
+    }
+
+    /// Follows [`Self::office`].
+    pub fn offices(&self) -> OfficeWatch {
+        self.shared.office.clone()
     }
 
     /// The newest snapshot; never waits for the writer.
@@ -165,6 +197,12 @@ impl RegistryHandle {
 }
 
 impl Shared {
+    /// The incarnation that this coordinator leads under now.
+    fn leads(&self) -> Result<u64, RegistryError> {
+        let office = self.office.borrow();
+        office.leads().ok_or_else(|| RegistryError::NotLeader { leader: office.leader_url.clone() })
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -173,12 +211,34 @@ impl Shared {
 /// The actor: moves messages between the handle and the pure core.
 struct Writer {
     core: Registry,
+    /// The incarnation under which the core leads.
+    leads: Option<u64>,
     shared: Arc<Shared>,
     witness: Witness,
     _line: LifeLine,
 }
 
 impl Writer {
+    /// Begins anew where a term began or ended. Each request asks, and acts in the same breath.
+    fn take_office(&mut self) -> Result<(), RegistryError> {
+        let leads = self.shared.leads();
+        let now_ms = self.shared.now_ms();
+        match (&leads, self.leads) {
+            (Ok(incarnation), leads) if leads != Some(*incarnation) => {
+                self.core.lead(now_ms, *incarnation);
+                self.leads = Some(*incarnation);
+                self.publish();
+            }
+            (Err(_), Some(_)) => {
+                self.core.rest(now_ms);
+                self.leads = None;
+                self.publish();
+            }
+            _ => {}
+        }
+        leads.map(|_| ())
+    }
+
     fn publish(&self) {
         self.shared.view.send_replace(Arc::new(self.core.view()));
     }
@@ -194,6 +254,8 @@ impl Actor for Writer {
     fn started(&mut self, context: &mut Self::Context) {
         context.run_interval(Duration::from_millis(TICK_MS), |writer, _| {
             let now_ms = writer.shared.now_ms();
+            // A standby's registry is empty: for it nothing but time passes.
+            _ = writer.take_office();
             let happenings = writer.core.tick(now_ms);
             writer.publish();
             metrics::show(&writer.shared.view.borrow(), now_ms);
@@ -203,7 +265,7 @@ impl Actor for Writer {
 }
 
 #[derive(Message)]
-#[rtype(result = "Result<HeartbeatReply, HeartbeatRefusal>")]
+#[rtype(result = "Result<HeartbeatReply, RegistryError>")]
 struct Beat {
     beat: Heartbeat,
     by: Sender,
@@ -219,7 +281,7 @@ struct Probed {
 }
 
 #[derive(Message)]
-#[rtype(result = "Option<Placement>")]
+#[rtype(result = "Result<Option<Placement>, RegistryError>")]
 struct Place {
     _permit: Permit,
 }
@@ -237,9 +299,10 @@ impl Handler<Stop> for Writer {
 }
 
 impl Handler<Beat> for Writer {
-    type Result = Result<HeartbeatReply, HeartbeatRefusal>;
+    type Result = Result<HeartbeatReply, RegistryError>;
 
     fn handle(&mut self, message: Beat, _: &mut Self::Context) -> Self::Result {
+        self.take_office()?;
         let (reply, happenings) = self.core.heartbeat(self.shared.now_ms(), message.beat, message.by)?;
         self.publish();
         self.tell(happenings);
@@ -257,9 +320,10 @@ impl Handler<Probed> for Writer {
 }
 
 impl Handler<Place> for Writer {
-    type Result = Option<Placement>;
+    type Result = Result<Option<Placement>, RegistryError>;
 
     fn handle(&mut self, _: Place, _: &mut Self::Context) -> Self::Result {
-        self.core.place(self.shared.now_ms())
+        self.take_office()?;
+        Ok(self.core.place(self.shared.now_ms()))
     }
 }

@@ -22,7 +22,7 @@ pub const SLOT_ENTRIES_MAX: usize = 1_000;
 /// Times and limits of the registry.
 #[derive(Debug, Clone)]
 pub struct RegistryRules {
-    /// One life of the coordinator.
+    /// Incarnation of the leader; the first one's, until [`Registry::lead`] says another.
     pub incarnation: u64,
     /// Silence after which a node is lost, in milliseconds.
     pub node_timeout_ms: u64,
@@ -145,6 +145,25 @@ impl Registry {
         Self { rules, nodes: BTreeMap::new(), backends: known, leases }
     }
 
+    /// Begins to lead under `incarnation`: an earlier leader, ourselves maybe, may have granted what it wanted. So nodes and
+    /// leases are told anew by the nodes, as after a restart; what the probes found stays.
+    pub fn lead(&mut self, now_ms: u64, incarnation: u64) {
+        self.rules.incarnation = incarnation;
+        self.rest(now_ms);
+    }
+
+    /// Leads no more: what nodes and leases were known is not true for long.
+    pub fn rest(&mut self, now_ms: u64) {
+        self.nodes.clear();
+        let slots = self.backends.iter().map(|backend| (backend.name.clone(), backend.slots));
+        self.leases = LeaseTable::new(self.rules.leases, now_ms, slots);
+        for backend in &self.backends {
+            if let Some(report) = &backend.last {
+                self.leases.offer(&backend.name, offering(report));
+            }
+        }
+    }
+
     /// Takes a heartbeat; the first of a life registers it.
     ///
     /// # Errors
@@ -231,8 +250,7 @@ impl Registry {
         if let Ok(models) = &report {
             known.models.clone_from(models);
         }
-        let offering = report.as_ref().map_or(Offering::Down, |models| Offering::Usable(models.clone()));
-        self.leases.offer(backend, offering);
+        self.leases.offer(backend, offering(&report));
         known.last = Some(report);
     }
 
@@ -306,6 +324,10 @@ impl Registry {
             backends: self.backend_infos(),
         }
     }
+}
+
+fn offering(report: &ProbeReport) -> Offering {
+    report.as_ref().map_or(Offering::Down, |models| Offering::Usable(models.clone()))
 }
 
 impl Node {

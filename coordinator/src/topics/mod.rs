@@ -15,8 +15,8 @@ use serde::Deserialize;
 pub const PARTITIONS_MAX: u32 = REPLY_PARTITIONS_MAX;
 /// Most lanes.
 pub const LANES_MAX: usize = 256;
-/// Partitions of the compacted topic of facts about the cluster.
-const CLUSTER_PARTITIONS: u32 = 1;
+/// Partitions of the compacted topics: facts about the cluster, and who leads.
+const COMPACT_PARTITIONS: u32 = 1;
 
 /// Section `[topics]`: the same for every coordinator and node of a cluster. Partition counts are fixed for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -87,7 +87,8 @@ pub fn specs(settings: &TopicSettings) -> Result<Vec<TopicSpec>, TopicSettingsEr
     specs.push(spec(topics::PARTIALS, events, aged("partial_retention_h", settings.partial_retention_h)?));
     specs.push(spec(topics::DEAD_LETTERS, dead_letters, aged_or_forever(settings.dead_letter_retention_h)));
     specs.push(spec(topics::AUDIT, audit, aged_or_forever(settings.audit_retention_h)));
-    specs.push(spec(topics::CLUSTER, CLUSTER_PARTITIONS, Retention::Compact));
+    specs.push(spec(topics::CLUSTER, COMPACT_PARTITIONS, Retention::Compact));
+    specs.push(spec(topics::ELECTION, COMPACT_PARTITIONS, Retention::Compact));
     Ok(specs)
 }
 

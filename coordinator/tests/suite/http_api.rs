@@ -1,4 +1,4 @@
-//! The HTTP API of a real coordinator on a free port. It has no log to write to: the API works all the same.
+//! The HTTP API of a real coordinator on a free port, over a log of its own.
 
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{beat, call, get, heartbeat, session, settings, start, unreachable_log, until};
+use crate::support::{
+    PATIENCE, beat, call, get, heartbeat, local_log, session, settings, start, unreachable_log, until,
+};
 
 fn assert_error(answer: &(StatusCode, Value), status: u16, code: &str, retryable: bool) {
     assert_eq!(answer.0.as_u16(), status, "{answer:?}");
@@ -150,15 +152,43 @@ async fn without_tokens_only_loopback_is_bound() {
 }
 
 #[actix_web::test]
-async fn readyz_says_that_the_log_is_away_and_the_api_works() {
-    let coordinator = start(settings()).await;
+async fn readyz_says_that_the_log_is_away_and_nobody_leads_without_it() {
+    let coordinator = Coordinator::start(settings(), unreachable_log()).await.unwrap();
     assert_eq!(get(&coordinator, "/healthz").await.0, 200);
     let ask = || get(&coordinator, "/readyz");
     let named = |answer: &(StatusCode, Value)| answer.1["reasons"].to_string().contains("\"log\"");
     let (status, answer) = until("the reason", ask, named).await;
     assert_eq!((status.as_u16(), &answer["ready"]), (503, &json!(false)));
-    assert_eq!(beat(&coordinator, &heartbeat("a", 1)).await.0, 200);
+    assert_eq!(answer["role"], "standby");
+    for refused in [beat(&coordinator, &heartbeat("a", 1)).await, get(&coordinator, "/v1/nodes").await] {
+        assert_error(&refused, 503, "not_leader", true);
+    }
     coordinator.stop().await;
+}
+
+#[actix_web::test]
+async fn a_standby_says_where_the_leader_is_and_takes_its_place_when_it_goes() {
+    let (log, mut settings) = (local_log(), settings());
+    settings.election.silence_ms = 2_500;
+    let first = Coordinator::start(settings.clone(), log.clone()).await.unwrap();
+    tokio::time::timeout(PATIENCE, first.wait_leading()).await.expect("where nobody led, the first leads at once");
+    let second = Coordinator::start(settings, log).await.unwrap();
+    let known = |answer: &(StatusCode, Value)| answer.1["error"]["leader"] == json!(first.url());
+    until("the standby knows the leader", || get(&second, "/v1/cluster"), known).await;
+    let refused = beat(&second, &heartbeat("a", 1)).await;
+    assert_eq!((refused.0.as_u16(), &refused.1["error"]["code"]), (503, &json!("not_leader")));
+    assert_eq!(get(&second, "/v1/jobs").await.0, 200, "the job view needs no leader");
+    let before = beat(&first, &heartbeat("a", 1)).await.1["coordinator_incarnation"].as_u64();
+    assert_eq!(get(&first, "/readyz").await.1["role"], "leader");
+    assert_eq!(get(&second, "/readyz").await.1["role"], "standby");
+    first.stop().await;
+    let began = Instant::now();
+    tokio::time::timeout(PATIENCE, second.wait_leading()).await.expect("the other one leads");
+    assert!(began.elapsed() < Duration::from_secs(1), "nobody waits for a leader that took its leave");
+    let after = beat(&second, &heartbeat("a", 1)).await.1["coordinator_incarnation"].as_u64();
+    assert!(before < after, "{before:?} {after:?}");
+    until("the role", || get(&second, "/readyz"), |answer| answer.1["role"] == "leader").await;
+    second.stop().await;
 }
 
 #[actix_web::test]

@@ -113,6 +113,7 @@ async fn a_coordinator_becomes_ready_and_writes_who_came_and_went() -> anyhow::R
     let writer = settings.name.clone();
     let coordinator = Coordinator::start(settings, log.clone()).await?;
     timeout(PATIENCE, coordinator.readiness.wait_ready()).await?;
+    timeout(PATIENCE, coordinator.wait_leading()).await?;
     assert_eq!(beat(&coordinator, &heartbeat("a", 1)).await.0, 200);
     assert_eq!(beat(&coordinator, &heartbeat("a", 2)).await.0, 200);
     coordinator.stop().await; // the trail is written by then

@@ -4,6 +4,7 @@
 
 mod backends;
 mod binary;
+mod election;
 mod http_api;
 mod kafka;
 mod lease_world;

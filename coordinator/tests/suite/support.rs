@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use coordinator::{Coordinator, Settings};
 use relay_log::kafka::{KafkaLog, KafkaSettings};
+use relay_log::local::{LocalLog, LocalLogSettings};
 use relay_log::port::Log;
 use relay_protocol::cluster::{Heartbeat, NodeLoad, SessionInfo};
 use relay_protocol::id::SessionId;
@@ -23,6 +24,7 @@ pub(crate) fn settings() -> Settings {
     settings.http.threads = 1;
     settings.http.drain_timeout_ms = 500;
     settings.leases.restart_wait_ms = 0;
+    settings.election.silence_ms = 0;
     settings.backends.probe_interval_ms = 100;
     settings.backends.probe_timeout_ms = 500;
     settings
@@ -38,9 +40,18 @@ pub(crate) fn unreachable_log() -> Arc<dyn Log> {
     Arc::new(KafkaLog::connect(settings).unwrap())
 }
 
-/// A coordinator that has no log to write to; its HTTP API works all the same.
+/// A log of its own, gone with its last user.
+pub(crate) fn local_log() -> Arc<dyn Log> {
+    let folder = tempfile::tempdir().unwrap();
+    // The file is open: it lasts without its name.
+    Arc::new(LocalLog::open(folder.path(), &LocalLogSettings::default()).unwrap())
+}
+
+/// A coordinator that leads, over a log of its own.
 pub(crate) async fn start(settings: Settings) -> Coordinator {
-    Coordinator::start(settings, unreachable_log()).await.unwrap()
+    let coordinator = Coordinator::start(settings, local_log()).await.unwrap();
+    tokio::time::timeout(PATIENCE, coordinator.wait_leading()).await.expect("it leads in time");
+    coordinator
 }
 
 /// Status and JSON of one request.

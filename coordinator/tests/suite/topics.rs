@@ -41,6 +41,7 @@ fn the_defaults_are_these() {
         spec("media.dlq", 8, days(30)),
         spec("media.audit", 4, days(30)),
         spec("media.cluster", 1, Retention::Compact),
+        spec("media.election", 1, Retention::Compact),
     ];
     let lanes = ["default", "default.interactive", "default.batch"].map(of_lane);
     assert_eq!(specs(&settings()).unwrap(), [lanes.concat(), shared.to_vec()].concat());

@@ -29,10 +29,10 @@ pub(super) enum Fault {
     KillNode,
     /// And it is not started again before its partitions have gone to others.
     KillNodeForLong,
-    KillNodeAndCoordinator,
     FreezeNode,
-    KillCoordinator,
-    FreezeCoordinator,
+    KillLeader,
+    KillLeaderAndNode,
+    FreezeLeader,
     KillBroker,
     FreezeBroker,
     /// All brokers, one after the other.
@@ -45,10 +45,10 @@ impl Fault {
     pub(super) const ALL: [Self; 11] = [
         Self::KillNode,
         Self::KillNodeForLong,
-        Self::KillNodeAndCoordinator,
         Self::FreezeNode,
-        Self::KillCoordinator,
-        Self::FreezeCoordinator,
+        Self::KillLeader,
+        Self::KillLeaderAndNode,
+        Self::FreezeLeader,
         Self::KillBroker,
         Self::FreezeBroker,
         Self::RollBrokers,
@@ -60,10 +60,10 @@ impl Fault {
         match self {
             Self::KillNode => "node killed",
             Self::KillNodeForLong => "node killed, away for longer than its session",
-            Self::KillNodeAndCoordinator => "node and coordinator killed together",
             Self::FreezeNode => "node frozen for longer than its session",
-            Self::KillCoordinator => "coordinator killed",
-            Self::FreezeCoordinator => "coordinator frozen",
+            Self::KillLeader => "leader killed",
+            Self::KillLeaderAndNode => "leader killed together with a node",
+            Self::FreezeLeader => "leader frozen for longer than its term",
             Self::KillBroker => "broker killed",
             Self::FreezeBroker => "broker frozen",
             Self::RollBrokers => "every broker killed and started, one after the other",
@@ -81,6 +81,8 @@ pub(super) struct Injector {
     history: Arc<Mutex<History>>,
     /// How often each kind happened.
     pub(super) counts: BTreeMap<Fault, usize>,
+    /// How long it took until another coordinator led, in milliseconds.
+    pub(super) replaced_ms: Vec<u64>,
     /// Processes that had ended though nobody killed them.
     pub(super) ended_alone: Vec<String>,
 }
@@ -88,7 +90,7 @@ pub(super) struct Injector {
 impl Injector {
     pub(super) fn new(seed: u64, brokers: Brokers, fleet: Fleet, history: Arc<Mutex<History>>) -> Self {
         let (random, counts) = (StdRng::seed_from_u64(seed), BTreeMap::new());
-        Self { random, brokers, fleet, history, counts, ended_alone: Vec::new() }
+        Self { random, brokers, fleet, history, counts, replaced_ms: Vec::new(), ended_alone: Vec::new() }
     }
 
     /// Faults one after the other for so long, and until each kind happened once.
@@ -137,28 +139,12 @@ impl Injector {
                 tokio::time::sleep(FROZEN_NODE).await;
                 self.fleet.nodes[node].launch()
             }
-            Fault::KillNodeAndCoordinator => {
-                self.kill_node(node)?;
-                self.fleet.coordinator.kill()?;
-                tokio::time::sleep(FROZEN_NODE).await;
-                self.fleet.nodes[node].launch()?;
-                self.fleet.coordinator.launch()
-            }
             Fault::FreezeNode => {
                 self.fleet.nodes[node].freeze()?;
                 tokio::time::sleep(FROZEN_NODE).await;
                 self.fleet.nodes[node].thaw()
             }
-            Fault::KillCoordinator => {
-                self.fleet.coordinator.kill()?;
-                self.pause(AWAY_MS).await;
-                self.fleet.coordinator.launch()
-            }
-            Fault::FreezeCoordinator => {
-                self.fleet.coordinator.freeze()?;
-                tokio::time::sleep(FROZEN).await;
-                self.fleet.coordinator.thaw()
-            }
+            Fault::KillLeader | Fault::KillLeaderAndNode | Fault::FreezeLeader => self.inject_leader(fault, node).await,
             Fault::CutClients => {
                 self.fleet.proxies.iter().for_each(super::client_proxy::Proxy::cut);
                 Ok(())
@@ -170,6 +156,33 @@ impl Injector {
                 self.fleet.simulators[victim].launch()
             }
             Fault::KillBroker | Fault::FreezeBroker | Fault::RollBrokers => self.inject_broker(fault).await,
+        }
+    }
+
+    /// Takes the leader away, and a node with it, until another coordinator leads and the node's session is over.
+    async fn inject_leader(&mut self, fault: Fault, node: usize) -> anyhow::Result<()> {
+        let leader = self.fleet.leader().await?;
+        if fault == Fault::KillLeaderAndNode {
+            self.kill_node(node)?;
+        }
+        match fault {
+            Fault::FreezeLeader => self.fleet.coordinators[leader].freeze()?,
+            _ => self.fleet.coordinators[leader].kill()?,
+        }
+        let gone = Instant::now();
+        self.fleet.leader().await?;
+        self.replaced_ms.push(gone.elapsed().as_millis() as u64);
+        match fault {
+            Fault::FreezeLeader => self.fleet.coordinators[leader].thaw(),
+            Fault::KillLeaderAndNode => {
+                tokio::time::sleep(FROZEN_NODE.saturating_sub(gone.elapsed())).await;
+                self.fleet.nodes[node].launch()?;
+                self.fleet.coordinators[leader].launch()
+            }
+            _ => {
+                self.pause(AWAY_MS).await;
+                self.fleet.coordinators[leader].launch()
+            }
         }
     }
 

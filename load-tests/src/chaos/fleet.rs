@@ -1,4 +1,4 @@
-//! The relay's processes: a coordinator, three nodes, two LocalAI simulators; and a proxy before each node, for its clients.
+//! The relay's processes: two coordinators, three nodes, two LocalAI simulators; and a proxy before each node, for its clients.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,17 @@ use super::signal;
 /// How many nodes.
 pub(super) const NODES: usize = 3;
 
+/// How many coordinators: one leads.
+pub(super) const COORDINATORS: usize = 2;
+
 /// How many simulators.
 const SIMULATORS: usize = 2;
 
 /// Time in which a process must be ready.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time in which a coordinator must say whether it leads.
+const LEADER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A process that can be started again at the same address.
 pub(super) struct Process {
@@ -96,6 +102,15 @@ impl Process {
         Ok(how)
     }
 
+    /// Whether it says that it leads; one that does not answer does not.
+    async fn leads(&self) -> bool {
+        let asked = reqwest::Client::new().get(format!("{}/readyz", self.url)).timeout(LEADER_PATIENCE).send().await;
+        match asked {
+            Ok(answer) => answer.json::<serde_json::Value>().await.is_ok_and(|said| said["role"] == "leader"),
+            Err(_) => false,
+        }
+    }
+
     pub(super) async fn wait_until_ready(&self) -> anyhow::Result<()> {
         let (client, began) = (reqwest::Client::new(), Instant::now());
         loop {
@@ -112,7 +127,7 @@ impl Process {
 
 /// All of them.
 pub(super) struct Fleet {
-    pub(super) coordinator: Process,
+    pub(super) coordinators: Vec<Process>,
     pub(super) nodes: Vec<Process>,
     pub(super) simulators: Vec<Process>,
     /// One before each node.
@@ -125,18 +140,24 @@ impl Fleet {
     /// # Errors
     /// A program that is not built, or does not get ready.
     pub(super) async fn start(folder: &Path, bootstrap: &str) -> anyhow::Result<Self> {
-        let ports = free_ports(1 + NODES + SIMULATORS)?;
+        let ports = free_ports(COORDINATORS + NODES + SIMULATORS)?;
         let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        let (nodes_at, simulators_at) = addresses[1..].split_at(NODES);
+        let (coordinators_at, others_at) = addresses.split_at(COORDINATORS);
+        let (nodes_at, simulators_at) = others_at.split_at(NODES);
         let simulators = simulators_at.iter().enumerate().map(|(at, address)| simulator(folder, at, address));
         let simulators: Vec<_> = simulators.collect::<anyhow::Result<_>>()?;
         let backends: Vec<_> = simulators.iter().map(|process| process.url.clone()).collect();
-        let coordinator = Process::new(folder, "coordinator", "coordinator", &addresses[0])?
-            .env("RELAY__LISTEN", &addresses[0])
-            .env("RELAY__KAFKA__BROKERS", bootstrap)
-            .env("RELAY__LEASES__RESTART_WAIT_MS", "0")
-            .env("RELAY__BACKENDS__SLOTS_DEFAULT", "12")
-            .env("RELAY__BACKENDS__STATIC", backends.join(","));
+        let coordinators = coordinators_at.iter().enumerate().map(|(at, address)| {
+            let name = format!("coordinator-{}", at + 1);
+            Ok(Process::new(folder, &name, "coordinator", address)?
+                .env("RELAY__LISTEN", address)
+                .env("RELAY__NAME", &name)
+                .env("RELAY__KAFKA__BROKERS", bootstrap)
+                .env("RELAY__BACKENDS__SLOTS_DEFAULT", "12")
+                .env("RELAY__BACKENDS__STATIC", backends.join(",")))
+        });
+        let coordinators: Vec<Process> = coordinators.collect::<anyhow::Result<_>>()?;
+        let urls: Vec<_> = coordinators.iter().map(|process| process.url.clone()).collect();
         let nodes = nodes_at.iter().enumerate().map(|(at, address)| {
             let name = format!("node-{}", at + 1);
             Ok(Process::new(folder, &name, "relay-node", address)?
@@ -144,14 +165,14 @@ impl Fleet {
                 .env("RELAY__NODE__NAME", &name)
                 .env("RELAY__KAFKA__BROKERS", bootstrap)
                 .env("RELAY__STORE__FOLDER", folder.join("objects").to_string_lossy())
-                .env("RELAY__COORDINATOR__URL", &coordinator.url))
+                .env("RELAY__COORDINATOR__URL", urls.join(",")))
         });
         let nodes: Vec<Process> = nodes.collect::<anyhow::Result<_>>()?;
         let mut proxies = Vec::new();
         for address in nodes_at {
             proxies.push(Proxy::start(address).await?);
         }
-        let mut fleet = Self { coordinator, nodes, simulators, proxies };
+        let mut fleet = Self { coordinators, nodes, simulators, proxies };
         for process in fleet.all() {
             process.launch()?;
         }
@@ -160,7 +181,24 @@ impl Fleet {
     }
 
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Process> {
-        std::iter::once(&mut self.coordinator).chain(&mut self.simulators).chain(&mut self.nodes)
+        self.coordinators.iter_mut().chain(&mut self.simulators).chain(&mut self.nodes)
+    }
+
+    /// The coordinator that leads.
+    ///
+    /// # Errors
+    /// None does for long.
+    pub(super) async fn leader(&self) -> anyhow::Result<usize> {
+        let began = Instant::now();
+        loop {
+            for (at, coordinator) in self.coordinators.iter().enumerate() {
+                if coordinator.leads().await {
+                    return Ok(at);
+                }
+            }
+            ensure!(began.elapsed() < READY_PATIENCE, "no coordinator leads");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// URLs of the nodes as their clients reach them.

@@ -1,4 +1,4 @@
-//! Real chaos: real brokers, nodes and a coordinator are killed, frozen and cut off while producers keep submitting; then it is
+//! Real chaos: real brokers, nodes and the leading coordinator are killed, frozen and cut off while producers keep submitting; then it is
 //! checked that every accepted job ended, and ended once.
 
 mod brokers;

@@ -27,6 +27,8 @@ pub(super) struct Report {
     take_over_p50_ms: Option<u64>,
     take_over_p99_ms: Option<u64>,
     slowest: Vec<TakeOver>,
+    /// Time until another coordinator led after the leader was killed or frozen, rising.
+    leaders_replaced_ms: Vec<u64>,
     /// Processes that ended though nobody killed them.
     ended_alone: Vec<String>,
     findings: Findings,
@@ -37,6 +39,8 @@ impl Report {
         let mut times = history.take_overs();
         let at = |percent: usize| (times.len() * percent / 100).min(times.len().max(1) - 1);
         let percentile = |percent| times.get(at(percent)).map(|one| one.took_ms);
+        let mut leaders_replaced_ms = injector.replaced_ms.clone();
+        leaders_replaced_ms.sort_unstable();
         let (p50, p99, take_overs) = (percentile(50), percentile(99), times.len());
         Self {
             seed,
@@ -51,6 +55,7 @@ impl Report {
             take_over_p50_ms: p50,
             take_over_p99_ms: p99,
             slowest: times.split_off(take_overs.saturating_sub(SLOWEST)),
+            leaders_replaced_ms,
             ended_alone: injector.ended_alone.clone(),
             findings: history.check(),
         }
@@ -72,6 +77,7 @@ impl Report {
         for one in self.slowest.iter().rev() {
             println!("         {} of {}, killed at {}: {} ms", one.job, one.node, one.killed, one.took_ms);
         }
+        println!("  {:>6} leaders replaced, after {:?} ms", self.leaders_replaced_ms.len(), self.leaders_replaced_ms);
         let found = &self.findings;
         println!("  {:>6} lost, {} doubled, {} keys ran twice", found.lost, found.doubled, found.ran_twice);
         println!(

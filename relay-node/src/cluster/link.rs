@@ -1,30 +1,31 @@
 //! Heartbeats to the coordinator, and questions passed on to it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use relay_protocol::cluster::{Heartbeat, HeartbeatReply, NodeLoad};
+use relay_runtime::backoff::retry_delay;
 use tokio_util::sync::CancellationToken;
 
+use super::leader::Leader;
 use crate::settings::CoordinatorSettings;
 use crate::state::NodeState;
 
 /// Sessions that a heartbeat lists.
 const SESSIONS_LISTED_MAX: usize = 1_000;
+/// First pause after a heartbeat that nobody took; doubles up to the usual time between two.
+const RETRY_MIN: Duration = Duration::from_millis(5);
 /// Largest answer of a coordinator, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The coordinators, of which one answers. Cheap to clone.
+/// The coordinators, of which one leads. Cheap to clone.
 #[derive(Clone)]
 pub struct CoordinatorLink(Arc<Inner>);
 
 struct Inner {
-    urls: Vec<String>,
+    leader: Mutex<Leader>,
     token: Option<String>,
     client: reqwest::Client,
-    /// Which URL answered last.
-    current: AtomicUsize,
     interval: Duration,
 }
 
@@ -34,6 +35,8 @@ pub struct Answer {
     pub status: u16,
     /// Its JSON.
     pub body: bytes::Bytes,
+    /// Which coordinator.
+    from: String,
 }
 
 impl CoordinatorLink {
@@ -56,51 +59,62 @@ impl CoordinatorLink {
         };
         let timeout = Duration::from_millis(settings.timeout_ms);
         let client = reqwest::Client::builder().timeout(timeout).no_proxy().build().context("making an HTTP client")?;
+        let urls = settings.url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
         Ok(Some(Self(Arc::new(Inner {
-            urls: settings.url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
+            leader: Mutex::new(Leader::new(urls)),
             token,
             client,
-            current: AtomicUsize::new(0),
             interval: Duration::from_millis(settings.heartbeat_interval_ms),
         }))))
     }
 
     /// Sends heartbeats until `stop`, and tells the node's pool what it may use.
     pub async fn keep(self, node: Weak<NodeState>, stop: CancellationToken) {
-        let mut interval = self.0.interval;
+        let (mut interval, mut failures) = (self.0.interval, 0_u32);
         loop {
             let Some(node) = node.upgrade() else { return };
-            match self.heartbeat(&node).await {
+            let outcome = self.heartbeat(&node).await;
+            metrics::gauge!("relay_coordinator_reachable").set(if outcome.is_ok() { 1.0 } else { 0.0 });
+            let pause = match outcome {
                 Ok(reply) => {
-                    metrics::gauge!("relay_coordinator_reachable").set(1.0);
                     node.pool.update(&reply.backends, &reply.grants);
                     interval = Duration::from_millis(reply.heartbeat_interval_ms.clamp(50, 60_000));
+                    failures = 0;
+                    interval
                 }
                 Err(error) => {
-                    metrics::gauge!("relay_coordinator_reachable").set(0.0);
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "no coordinator answers; going on with the slots held"
-                    );
-                    self.0.current.fetch_add(1, Ordering::Relaxed);
+                    failures = failures.saturating_add(1);
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, "no coordinator leads; going on with the slots held");
+                    // A new leader is found soon after it is there.
+                    retry_delay(failures, RETRY_MIN, interval.max(RETRY_MIN))
                 }
-            }
+            };
             drop(node);
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(interval) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
     async fn heartbeat(&self, node: &NodeState) -> anyhow::Result<HeartbeatReply> {
-        let response = self.request(reqwest::Method::POST, "/v1/heartbeat").json(&heartbeat_of(node)).send().await?;
-        let status = response.status();
-        if !status.is_success() {
-            anyhow::bail!("the coordinator answered {status}: {}", response.text().await.unwrap_or_default());
+        // Made anew for each try: what the node holds and uses goes on changing.
+        let answer =
+            self.ask(|url| self.request(reqwest::Method::POST, url, "/v1/heartbeat").json(&heartbeat_of(node))).await?;
+        if answer.status != 200 {
+            let body = String::from_utf8_lossy(&answer.body);
+            anyhow::bail!("the coordinator answered {}: {body}", answer.status);
         }
-        Ok(response.json().await?)
+        let reply: HeartbeatReply = serde_json::from_slice(&answer.body)?;
+        let taken = self.leader().answered(reply.coordinator_incarnation);
+        if let Err(replaced) = taken {
+            metrics::counter!("relay_coordinator_replaced_total").increment(1);
+            self.leader().silent(&answer.from);
+            return Err(replaced.into());
+        }
+        Ok(reply)
     }
 
     /// Passes a GET on and its answer back.
@@ -108,7 +122,7 @@ impl CoordinatorLink {
     /// # Errors
     /// No coordinator answers.
     pub async fn get(&self, path_and_query: &str) -> anyhow::Result<Answer> {
-        answer_of(self.request(reqwest::Method::GET, path_and_query).send().await?).await
+        self.ask(|url| self.request(reqwest::Method::GET, url, path_and_query)).await
     }
 
     /// Passes a POST of `body` on and its answer back.
@@ -116,25 +130,44 @@ impl CoordinatorLink {
     /// # Errors
     /// No coordinator answers.
     pub async fn post(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<Answer> {
-        answer_of(self.request(reqwest::Method::POST, path).json(body).send().await?).await
+        self.ask(|url| self.request(reqwest::Method::POST, url, path).json(body)).await
     }
 
-    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let inner = &self.0;
-        let url = &inner.urls[inner.current.load(Ordering::Relaxed) % inner.urls.len()];
-        let request = inner.client.request(method, format!("{url}{path}"));
-        match &inner.token {
+    /// Asks one coordinator after the other until one answers that does not turn the question away; else the last refusal.
+    async fn ask(&self, request: impl Fn(&str) -> reqwest::RequestBuilder) -> anyhow::Result<Answer> {
+        let tries = self.leader().tries_max();
+        let mut last = Err(anyhow::anyhow!("no coordinator was asked"));
+        for _ in 0..tries {
+            let url = self.leader().url().to_owned();
+            last = answer_of(url.clone(), request(&url)).await;
+            match &last {
+                Ok(answer) if self.leader().turned_away(&url, answer.status, &answer.body) => {}
+                Ok(_) => return last,
+                Err(_) => self.leader().silent(&url),
+            }
+        }
+        last
+    }
+
+    fn leader(&self) -> MutexGuard<'_, Leader> {
+        self.0.leader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn request(&self, method: reqwest::Method, url: &str, path: &str) -> reqwest::RequestBuilder {
+        let request = self.0.client.request(method, format!("{url}{path}"));
+        match &self.0.token {
             Some(token) => request.bearer_auth(token),
             None => request,
         }
     }
 }
 
-async fn answer_of(response: reqwest::Response) -> anyhow::Result<Answer> {
+async fn answer_of(from: String, request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
+    let response = request.send().await?;
     let status = response.status().as_u16();
     let body = response.bytes().await?;
     anyhow::ensure!(body.len() <= ANSWER_BYTES_MAX, "the coordinator's answer has {} bytes", body.len());
-    Ok(Answer { status, body })
+    Ok(Answer { status, body, from })
 }
 
 fn heartbeat_of(node: &NodeState) -> Heartbeat {
