@@ -20,7 +20,8 @@ fn every_accepted_job_ends_once_whatever_is_killed_frozen_or_cut_off() -> anyhow
     let findings = &report["findings"];
     assert_eq!((&findings["lost"], &findings["doubled"]), (&0.into(), &0.into()));
     assert!(report["accepted"].as_u64() > Some(500), "{report}");
-    // Three times the session's time-out: brokers and other nodes fall at the same time, on a machine that may be slow.
-    assert!(report["take_over_p50_ms"].as_u64() < Some(18_000), "{report}");
+    // Ten times the session's time-out: brokers and other nodes fall at the same time, on a machine that may have no time for any of them.
+    // What it is where nothing else fails: `load-tests bench takeover`.
+    assert!(report["take_over_p50_ms"].as_u64() < Some(60_000), "{report}");
     Ok(())
 }
