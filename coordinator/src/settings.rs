@@ -197,6 +197,8 @@ impl Settings {
         if election.silence_ms != 0 {
             // Three beats: one that comes late must not end a leadership.
             within("election.confirm_ms", election.confirm_ms, 3 * election.beat_ms, HOUR_MS)?;
+            // Nodes take half a lease of silence for the end of a leader.
+            within("leases.lease_ttl_ms", self.leases.lease_ttl_ms, 2 * election.confirm_ms, HOUR_MS)?;
             within(
                 "election.silence_ms",
                 election.silence_ms,

@@ -98,7 +98,8 @@ impl Node {
         let server = running.handle();
         actix_rt::spawn(running);
         if let Some(link) = state.coordinator.clone() {
-            actix_rt::spawn(link.keep(Arc::downgrade(&state), stop.clone()));
+            actix_rt::spawn(link.clone().keep(Arc::downgrade(&state), stop.clone()));
+            actix_rt::spawn(link.watch_lease(Arc::downgrade(&state), stop.clone()));
         }
         // Else samples that nobody scrapes stay for ever.
         actix_rt::spawn(upkeep.upkeep(stop.clone()));

@@ -27,6 +27,8 @@ async fn start(folder: &Path, brokers: &str) -> anyhow::Result<(Child, String)> 
         .env("RELAY__KAFKA__BROKERS", brokers)
         .env("RELAY__KAFKA__REPLICATION_FACTOR", "1")
         .env("RELAY__KAFKA__MIN_IN_SYNC_REPLICAS", "1")
+        // Other tests of the same broker lead: it does not take their place.
+        .env("RELAY__ELECTION__SILENCE_MS", "3600000")
         .env("RELAY__VIEW__FILE", folder.join("jobs.sqlite"))
         // Many small transactions, so that the kill falls among them; pages that hold everything.
         .env("RELAY__VIEW__BATCH_EVENTS_MAX", "50")

@@ -258,3 +258,25 @@ fn a_leader_that_was_frozen_grants_nothing_after_it() -> anyhow::Result<()> {
     assert_eq!(most, SLOTS, "never more than there are slots");
     Ok(())
 }
+
+#[test]
+fn while_nobody_leads_nodes_use_their_slots_beyond_the_time_of_their_lease() -> anyhow::Result<()> {
+    let mut world = World::start()?;
+    for coordinator in &mut world.coordinators {
+        coordinator.kill_9()?;
+    }
+    // Twice as long as a lease: nobody can have lent the slots to others.
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut jobs = Vec::new();
+    while Instant::now() < until {
+        jobs.extend(world.submit(0, 1)?);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    jobs.extend(world.submit(1, 2)?);
+    world.await_ends(&jobs)?;
+    for node in &world.nodes {
+        let metrics = world.http.get(format!("{}/metrics", node.url)).send()?.text()?;
+        ensure!(!metrics.contains("relay_coordinator_leases_ended_total"), "a lease ended at {}", node.url);
+    }
+    Ok(())
+}

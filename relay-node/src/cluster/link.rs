@@ -1,13 +1,18 @@
 //! Heartbeats to the coordinator, and questions passed on to it.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use relay_protocol::cluster::{Heartbeat, HeartbeatReply, NodeLoad};
+use relay_log::port::TopicPartition;
+use relay_protocol::cluster::{BackendInfo, Heartbeat, HeartbeatReply, NodeLoad};
+use relay_protocol::topics;
 use relay_runtime::backoff::retry_delay;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::leader::Leader;
+use super::lease::Lease;
 use crate::settings::CoordinatorSettings;
 use crate::state::NodeState;
 
@@ -15,6 +20,10 @@ use crate::state::NodeState;
 const SESSIONS_LISTED_MAX: usize = 1_000;
 /// First pause after a heartbeat that nobody took; doubles up to the usual time between two.
 const RETRY_MIN: Duration = Duration::from_millis(5);
+/// Pause between two looks whether the lease goes on.
+const LEASE_LOOK: Duration = Duration::from_millis(250);
+/// How long one look at the election topic may take.
+const LEASE_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest answer of a coordinator, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -26,7 +35,17 @@ struct Inner {
     leader: Mutex<Leader>,
     token: Option<String>,
     client: reqwest::Client,
+    lease: Mutex<Lent>,
+    /// Zero of the lease's clock.
+    born: Instant,
     interval: Duration,
+}
+
+/// What the leader lent last.
+#[derive(Default)]
+struct Lent {
+    lease: Lease,
+    backends: Vec<BackendInfo>,
 }
 
 /// An answer passed on from the coordinator.
@@ -64,6 +83,8 @@ impl CoordinatorLink {
             leader: Mutex::new(Leader::new(urls)),
             token,
             client,
+            lease: Mutex::default(),
+            born: Instant::now(),
             interval: Duration::from_millis(settings.heartbeat_interval_ms),
         }))))
     }
@@ -76,8 +97,8 @@ impl CoordinatorLink {
             let outcome = self.heartbeat(&node).await;
             metrics::gauge!("relay_coordinator_reachable").set(if outcome.is_ok() { 1.0 } else { 0.0 });
             let pause = match outcome {
-                Ok(reply) => {
-                    node.pool.update(&reply.backends, &reply.grants);
+                Ok((sent_ms, reply)) => {
+                    self.take(&node, sent_ms, &reply);
                     interval = Duration::from_millis(reply.heartbeat_interval_ms.clamp(50, 60_000));
                     failures = 0;
                     interval
@@ -99,10 +120,15 @@ impl CoordinatorLink {
         }
     }
 
-    async fn heartbeat(&self, node: &NodeState) -> anyhow::Result<HeartbeatReply> {
+    /// The leader's answer, and when the heartbeat was sent.
+    async fn heartbeat(&self, node: &NodeState) -> anyhow::Result<(u64, HeartbeatReply)> {
+        let sent_ms = Cell::new(0);
         // Made anew for each try: what the node holds and uses goes on changing.
-        let answer =
-            self.ask(|url| self.request(reqwest::Method::POST, url, "/v1/heartbeat").json(&heartbeat_of(node))).await?;
+        let request = |url: &str| {
+            sent_ms.set(self.now_ms());
+            self.request(reqwest::Method::POST, url, "/v1/heartbeat").json(&heartbeat_of(node))
+        };
+        let answer = self.ask(request).await?;
         if answer.status != 200 {
             let body = String::from_utf8_lossy(&answer.body);
             anyhow::bail!("the coordinator answered {}: {body}", answer.status);
@@ -114,7 +140,56 @@ impl CoordinatorLink {
             self.leader().silent(&answer.from);
             return Err(replaced.into());
         }
-        Ok(reply)
+        Ok((sent_ms.get(), reply))
+    }
+
+    /// Tells the pool what it may use, and for how long.
+    fn take(&self, node: &NodeState, sent_ms: u64, reply: &HeartbeatReply) {
+        let mut lent = self.lent();
+        lent.lease.answered(sent_ms, reply.lease_ttl_ms);
+        lent.backends.clone_from(&reply.backends);
+        node.pool.update(&reply.backends, &reply.grants);
+    }
+
+    /// Watches until `stop` whether the slots may still be used that the leader lent.
+    pub async fn watch_lease(self, node: Weak<NodeState>, stop: CancellationToken) {
+        let at = TopicPartition::new(topics::ELECTION, 0);
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(LEASE_LOOK) => {}
+                () = stop.cancelled() => return,
+            }
+            let Some(node) = node.upgrade() else { return };
+            let wants_look = self.lent().lease.wants_look(self.now_ms());
+            if wants_look && let Some(online) = node.online.get() {
+                let began_ms = self.now_ms();
+                if let Ok(Ok(borders)) = timeout(LEASE_LOOK_TIMEOUT, online.log.watermarks(&at)).await {
+                    self.lent().lease.looked((began_ms, self.now_ms()), borders.high);
+                }
+            }
+            self.end_lease(&node);
+        }
+    }
+
+    /// Uses the lent slots no more if the lease is over. Requests that run are let to their end.
+    fn end_lease(&self, node: &NodeState) {
+        let mut lent = self.lent();
+        if lent.lease.ends(self.now_ms()) {
+            tracing::error!(
+                "no leader answers, and one may lend this node's slots to others: it uses none until one does"
+            );
+            metrics::counter!("relay_coordinator_leases_ended_total").increment(1);
+            node.pool.update(&lent.backends, &[]);
+        }
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Lent> {
+        self.0.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.0.born.elapsed().as_millis() as u64
     }
 
     /// Passes a GET on and its answer back.

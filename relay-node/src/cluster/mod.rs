@@ -2,4 +2,5 @@
 
 pub mod fixed;
 pub mod leader;
+pub mod lease;
 pub mod link;
