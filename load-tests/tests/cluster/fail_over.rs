@@ -80,6 +80,22 @@ impl World {
         }
     }
 
+    /// Waits until each node says that it holds one slot.
+    fn await_slot_each(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let nodes = self.get(&format!("{}/v1/nodes", self.coordinators[0].url))?;
+            let has_one = |node: &Value| node["grants"][0]["slots"] == 1;
+            if nodes["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(has_one)) {
+                // What was granted has reached the nodes with the next heartbeat of each.
+                std::thread::sleep(Duration::from_secs(1));
+                return Ok(());
+            }
+            ensure!(began.elapsed() < PATIENCE, "not one slot for each node: {nodes}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn incarnation(&self, url: &str) -> anyhow::Result<u64> {
         let cluster = self.get(&format!("{url}/v1/cluster"))?;
         cluster["coordinator_incarnation"].as_u64().context("no incarnation")
@@ -262,6 +278,7 @@ fn a_leader_that_was_frozen_grants_nothing_after_it() -> anyhow::Result<()> {
 #[test]
 fn while_nobody_leads_nodes_use_their_slots_beyond_the_time_of_their_lease() -> anyhow::Result<()> {
     let mut world = World::start()?;
+    world.await_slot_each()?;
     for coordinator in &mut world.coordinators {
         coordinator.kill_9()?;
     }
