@@ -5,6 +5,8 @@
 mod dead_letters;
 #[path = "cluster/fail_over.rs"]
 mod fail_over;
+#[path = "cluster/durable_call.rs"]
+mod durable_call;
 #[path = "cluster/hand_over.rs"]
 mod hand_over;
 #[path = "cluster/lost_end.rs"]

@@ -3,6 +3,8 @@
 #[path = "openai/cluster.rs"]
 mod cluster;
 
+#[path = "openai/durable.rs"]
+mod durable;
 #[path = "openai/elsewhere.rs"]
 mod elsewhere;
 #[path = "openai/official.rs"]

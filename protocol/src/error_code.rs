@@ -99,6 +99,8 @@ error_codes! {
     InputUnavailable "input_unavailable" 500 true;
     /// The job was not done before its deadline.
     DeadlineExceeded "deadline_exceeded" 504 false;
+    /// The connection waited for the job as long as it may; the job goes on.
+    StillRunning "still_running" 504 true;
     /// The job was cancelled.
     Cancelled "cancelled" 409 false;
     /// All attempts were used up.

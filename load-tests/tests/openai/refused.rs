@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use load_tests::localai_sim::settings::SimulatorSettings;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cluster::{Cluster, fast, form, simulator, speech, wait_until};
 
@@ -29,9 +29,6 @@ async fn what_the_relay_refuses_has_the_shape_that_clients_read() -> anyhow::Res
         assert!(error["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
         assert!(error["error"]["type"].is_string() && error["error"]["param"].is_null());
     }
-    let durable =
-        cluster.http.post(cluster.url(chat)).header("x-relay-durable", "true").json(&json!({ "model": "lab-chat" }));
-    assert_eq!(durable.send().await?.status(), 400, "it is not silently ignored");
     let broken = cluster.http.post(cluster.url("/v1/audio/transcriptions"));
     let broken = broken.header("content-type", "multipart/form-data; boundary=x").body("no form").send().await?;
     assert_eq!(broken.status(), 400);

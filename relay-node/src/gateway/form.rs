@@ -22,10 +22,10 @@ use crate::state::NodeState;
 /// Largest field that is no file, in bytes.
 const FIELD_BYTES_MAX: usize = limits::PARAMS_BYTES_MAX;
 /// Most fields of one form.
-const FIELDS_MAX: usize = 64;
+pub(super) const FIELDS_MAX: usize = 64;
 
 /// A form as it comes, and the pace that it must keep.
-struct Form {
+pub(super) struct Form {
     parts: Multipart,
     pace: Pace,
 }
@@ -51,8 +51,7 @@ pub async fn read(
     request: &HttpRequest,
     payload: actix_web::dev::Payload,
 ) -> Result<(String, Job), JobError> {
-    let parts = Multipart::new(request.headers(), payload);
-    let mut form = Form { parts, pace: Pace::of(&node.settings.gateway) };
+    let mut form = Form::of(Multipart::new(request.headers(), payload), Pace::of(&node.settings.gateway));
     let mut input = None;
     let read = match form.read(node, identity, &mut input).await {
         Ok(said) => said.job(input.clone()),
@@ -65,6 +64,10 @@ pub async fn read(
 }
 
 impl Form {
+    pub(super) fn of(parts: Multipart, pace: Pace) -> Self {
+        Self { parts, pace }
+    }
+
     /// Reads all fields; what is to be worked on is in `input`, also when a later field is wrong.
     async fn read(
         &mut self,
@@ -101,7 +104,11 @@ impl Form {
         Ok(said)
     }
 
-    async fn next(&mut self) -> Result<Option<Field>, JobError> {
+    /// The next field; `None` at the form's end.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadRequest`], [`ErrorCode::RequestTimeout`].
+    pub(super) async fn next(&mut self) -> Result<Option<Field>, JobError> {
         self.pace.wait(self.parts.next()).await?.transpose().map_err(|error| unreadable(&error))
     }
 
@@ -111,7 +118,11 @@ impl Form {
         Ok(chunk)
     }
 
-    async fn text(&mut self, name: &str, field: &mut Field) -> Result<String, JobError> {
+    /// A field's text.
+    ///
+    /// # Errors
+    /// As [`Form::next`]; [`ErrorCode::TooLarge`].
+    pub(super) async fn text(&mut self, name: &str, field: &mut Field) -> Result<String, JobError> {
         let mut bytes = BytesMut::new();
         while let Some(chunk) = self.chunk(field).await? {
             bytes.extend_from_slice(&chunk);
@@ -123,7 +134,15 @@ impl Form {
     }
 
     /// The file: inline if it is small, else an object of the store.
-    async fn file(&mut self, node: &NodeState, identity: &Identity, mut field: Field) -> Result<Input, JobError> {
+    ///
+    /// # Errors
+    /// As [`Form::next`]; the store cannot be written.
+    pub(super) async fn file(
+        &mut self,
+        node: &NodeState,
+        identity: &Identity,
+        mut field: Field,
+    ) -> Result<Input, JobError> {
         let name = field.content_disposition().and_then(|about| about.get_filename()).map(str::to_owned);
         let media_type = field.content_type().map(ToString::to_string);
         let (mut inline, mut stored) = (BytesMut::new(), None::<ObjectWriter>);

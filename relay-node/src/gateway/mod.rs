@@ -22,3 +22,4 @@ pub mod submit;
 pub mod upload;
 pub mod uploads;
 pub mod view;
+mod watch;

@@ -1,39 +1,23 @@
 //! A job's events as server-sent events: `id` is the seq, so that a client goes on where it was, on any node.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
-use relay_protocol::{ErrorCode, JobError, JobId};
+use relay_protocol::{ErrorCode, JobId};
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use super::answer::api_error;
-use super::resumption::{self, Notice};
-use crate::events::feed::{Delivery, Lagging, Past, Sink, What};
-use crate::events::hub::{WatchGuard, WatchSpec};
-use crate::events::order::{Delivered, Order};
+use super::resumption::Notice;
+use super::watch::{Heard, Watch};
+use crate::events::feed::Past;
 use crate::events::route::RoutedEvent;
 use crate::state::NodeState;
 
-/// Events that may wait for one stream's socket.
-const EVENTS_MAX: usize = 256;
 /// Silence after which a comment is sent, so that proxies keep the stream open.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-struct Watch {
-    node: Arc<NodeState>,
-    tenant: Arc<str>,
-    job_id: JobId,
-    sink: Sink,
-    events: mpsc::Receiver<Delivery>,
-    order: Order,
-    ready: VecDeque<Bytes>,
-    guard: Option<WatchGuard>,
-}
 
 /// Streams what comes after `after_seq` (0: from the first event) and ends after the terminal event. Answers without a stream if
 /// nothing is left to come.
@@ -46,27 +30,22 @@ pub async fn stream(
     job_id: JobId,
     after_seq: u64,
 ) -> Result<HttpResponse, actix_web::Error> {
-    let (sender, events) = mpsc::channel(EVENTS_MAX);
-    let sink = Sink { events: sender, lagging: Lagging::default() };
-    let mut watch = Watch {
-        node,
-        tenant: tenant.into(),
-        job_id,
-        sink,
-        events,
-        order: Order::after(after_seq),
-        ready: VecDeque::new(),
-        guard: None,
-    };
-    watch.begin(Past::Whole, false).await.map_err(|notice| api_error(&notice.error))?;
-    match watch.notice(after_seq).await.map_err(|error| api_error(&error))? {
-        None => {}
-        Some(notice) if notice.goes_on => watch.ready.push_front(notice_frame(&notice)),
+    let mut watch = Watch::new(node, &tenant, job_id, after_seq);
+    watch.begin(Past::Whole).await.map_err(|notice| api_error(&notice.error))?;
+    let first = match watch.notice().await.map_err(|error| api_error(&error))? {
+        None => None,
+        Some(notice) if notice.goes_on => Some(notice_frame(&notice)),
         Some(notice) => return without_stream(&notice),
-    }
-    let body = futures_util::stream::unfold(watch, |mut watch| async move {
-        let next = watch.next().await?;
-        Some((Ok::<Bytes, std::convert::Infallible>(next), watch))
+    };
+    let body = futures_util::stream::unfold((first, watch), |(first, mut watch)| async move {
+        let piece = match first {
+            Some(first) => first,
+            None => match watch.next(KEEP_ALIVE).await? {
+                Heard::Event(event) => frame(&event),
+                Heard::Quiet => Bytes::from_static(b": keep-alive\n\n"),
+            },
+        };
+        Some((Ok::<Bytes, std::convert::Infallible>(piece), (None, watch)))
     });
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
@@ -85,91 +64,6 @@ fn without_stream(notice: &Notice) -> Result<HttpResponse, actix_web::Error> {
             Ok(HttpResponseBuilder::new(refusal.status).json(json!({ "error": notice.error, "status": status })))
         }
         (_, None) => Err(api_error(&notice.error).into()),
-    }
-}
-
-impl Watch {
-    async fn begin(&mut self, past: Past, again: bool) -> Result<(), Notice> {
-        let (job_id, tenant) = (self.job_id, self.tenant.clone());
-        let spec = WatchSpec { job_id, tenant, past, after_seq: self.order.last_seq(), watch: 0, again };
-        let not_begun = |error| Notice { error, retry_after_ms: None, goes_on: false, status: None };
-        let hub = &self.node.online().map_err(not_begun)?.hub;
-        self.guard = Some(hub.watch(spec, self.sink.clone()).await.map_err(Notice::not_begun)?);
-        Ok(())
-    }
-
-    /// Waits until the past is read; `None` if there is nothing to say beside events.
-    async fn notice(&mut self, after_seq: u64) -> Result<Option<Notice>, JobError> {
-        loop {
-            match self.delivery().await?.what {
-                What::Reached(reached) => match resumption::of(reached, self.job_id) {
-                    Ok(notice) => return Ok(notice),
-                    Err(deleted) => return self.of_nothing(after_seq, deleted).await,
-                },
-                What::Event(event) => self.take(event),
-                What::Wake => {}
-            }
-            self.catch_up().await.map_err(|notice| notice.error)?;
-        }
-    }
-
-    async fn of_nothing(&mut self, after_seq: u64, deleted: bool) -> Result<Option<Notice>, JobError> {
-        let wait_ms = resumption::receipt_wait_ms(self.job_id, self.node.clock.now_ms());
-        if let Ok(delivery) = tokio::time::timeout(Duration::from_millis(wait_ms), self.delivery()).await {
-            if let What::Event(event) = delivery?.what {
-                self.take(event);
-            }
-            return Ok(None);
-        }
-        let asked = (after_seq, after_seq > 0);
-        Ok(Some(resumption::of_nothing(&self.node, &self.tenant, self.job_id, asked, deleted).await))
-    }
-
-    async fn delivery(&mut self) -> Result<Delivery, JobError> {
-        let gone = || JobError::new(ErrorCode::Draining, "the node is going down: use another");
-        tokio::select! {
-            delivery = self.events.recv() => delivery.ok_or_else(gone),
-            () = self.node.draining.cancelled() => Err(gone()),
-        }
-    }
-
-    /// Watches again if events did not fit.
-    async fn catch_up(&mut self) -> Result<(), Notice> {
-        match self.sink.lagging.take().pop() {
-            Some((_, _, past)) => self.begin(past, true).await,
-            None => Ok(()),
-        }
-    }
-
-    fn take(&mut self, event: RoutedEvent) {
-        match self.order.on(event) {
-            Delivered::Nothing => {}
-            Delivered::One(event) => self.ready.push_back(frame(&event)),
-            Delivered::Two(receipt, event) => self.ready.extend([frame(&receipt), frame(&event)]),
-        }
-    }
-
-    /// The next piece of the body; `None` after the terminal event, or when the node stops.
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(piece) = self.ready.pop_front() {
-                return Some(piece);
-            }
-            if self.order.has_ended() {
-                return None;
-            }
-            let delivery = tokio::select! {
-                biased;
-                () = self.node.draining.cancelled() => return None,
-                delivery = self.events.recv() => delivery?,
-                () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b": keep-alive\n\n")),
-            };
-            if let What::Event(event) = delivery.what {
-                self.take(event);
-            }
-            // Otherwise the client comes back with its last id.
-            self.catch_up().await.ok()?;
-        }
     }
 }
 

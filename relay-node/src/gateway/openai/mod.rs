@@ -2,12 +2,15 @@
 //!
 //! A call takes a slot as a job does, before jobs of lower priority, but not the way over the log: it ends with its connection.
 //! Until the first byte of an answer is there it is tried at other backends; after that it never begins anew (docs/openai-api.md).
+//! One that asks for it becomes a job ([`durable`]).
 
 mod answer;
 mod attempt;
 mod call;
+mod durable;
 mod error;
 mod models;
+mod places;
 mod record;
 mod request;
 mod spool;
@@ -17,8 +20,8 @@ use relay_protocol::Task;
 use relay_runtime::auth::Scope;
 use relay_runtime::http_auth::Caller;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
+pub use self::places::Calls;
 use super::jobs::allow;
 use crate::state::NodeState;
 
@@ -33,6 +36,8 @@ pub struct OpenAiSettings {
     pub wait_timeout_ms: u64,
     pub client_timeout_ms: u64,
     pub attempts_max: u32,
+    pub durable_max: usize,
+    pub durable_timeout_ms: u64,
 }
 
 impl OpenAiSettings {
@@ -44,6 +49,10 @@ impl OpenAiSettings {
         if self.waiting_max == 0 || self.attempts_max == 0 || self.body_bytes_max == 0 {
             let problem = "openai.attempts_max and openai.body_bytes_max must be at least 1".to_owned();
             return Err(crate::settings::Unusable { key: "openai.waiting_max", problem });
+        }
+        if self.durable_max == 0 || self.durable_timeout_ms == 0 {
+            let problem = "and openai.durable_timeout_ms must be at least 1".to_owned();
+            return Err(crate::settings::Unusable { key: "openai.durable_max", problem });
         }
         Ok(())
     }
@@ -65,46 +74,6 @@ const PATHS: [Path; 6] = [
     Path { path: "/v1/images/generations", task: Task::Image },
     Path { path: "/vad", task: Task::Vad },
 ];
-
-/// What the calls of a node share.
-pub struct Calls {
-    /// Places of calls whose answer has not begun.
-    waiting: Semaphore,
-    waiting_max: usize,
-}
-
-impl Calls {
-    /// No calls yet.
-    pub fn new(settings: &OpenAiSettings) -> Self {
-        let waiting_max = settings.waiting_max.min(Semaphore::MAX_PERMITS);
-        Self { waiting: Semaphore::new(waiting_max), waiting_max }
-    }
-
-    fn place(&self) -> Option<Place<'_>> {
-        let permit = self.waiting.try_acquire().ok()?;
-        let place = Place { calls: self, permit: Some(permit) };
-        self.show();
-        Some(place)
-    }
-
-    fn show(&self) {
-        let waiting = self.waiting_max - self.waiting.available_permits();
-        metrics::gauge!("relay_openai_waiting_calls").set(waiting as f64);
-    }
-}
-
-/// The place of a call whose answer has not begun.
-struct Place<'a> {
-    calls: &'a Calls,
-    permit: Option<SemaphorePermit<'a>>,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        drop(self.permit.take());
-        self.calls.show();
-    }
-}
 
 /// Adds the API to an app.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -130,7 +99,15 @@ async fn pass_on(
         Ok(identity) => identity,
         Err(refused) => return error::of_api(&refused),
     };
-    let Some(_place) = calls.place() else { return error::full(path.path, calls.waiting_max) };
+    let is_durable = match durable::is_wanted(request.headers()) {
+        Ok(is_durable) => is_durable,
+        Err(refused) => return error::refused(path.path, &refused),
+    };
+    let places = if is_durable { &calls.durable } else { &calls.direct };
+    let Some(_place) = places.take() else { return error::full(path.path, places.max()) };
+    if is_durable {
+        return durable::run(&node, path, &request, body, &identity).await;
+    }
     match request::read(&node, path, &request, body).await {
         Ok(request) => call::run(&node, path, request, &identity).await,
         Err(refused) => error::refused(path.path, &refused),

@@ -16,6 +16,8 @@ pub(super) struct Record {
     /// The backend that has it, or had it last.
     pub(super) backend: Option<String>,
     pub(super) attempts: u32,
+    /// It goes over the log.
+    pub(super) is_durable: bool,
     path: Path,
     identity: Identity,
     audit: Audit,
@@ -32,6 +34,7 @@ impl Record {
             model: None,
             backend: None,
             attempts: 0,
+            is_durable: false,
             path,
             identity,
             audit,
@@ -69,6 +72,7 @@ impl Drop for Record {
             "model": self.model,
             "backend": self.backend,
             "attempts": self.attempts,
+            "durable": self.is_durable.then_some(true),
             "outcome": outcome,
             "duration_ms": self.began.elapsed().as_millis() as u64,
         });

@@ -17,8 +17,6 @@ use crate::state::NodeState;
 
 /// Longest name of a model, in bytes.
 const MODEL_BYTES_MAX: usize = 512;
-/// Asks for the way over the log.
-const DURABLE: &str = "x-relay-durable";
 
 /// One call.
 pub(super) struct Request {
@@ -55,22 +53,33 @@ pub(super) async fn read(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<Request, JobError> {
-    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    if text(DURABLE).is_some_and(|wanted| wanted.eq_ignore_ascii_case("true")) {
-        let message = format!("{DURABLE} is not offered on this path: submit a job to /v1/jobs instead");
-        return Err(JobError::new(ErrorCode::InvalidField, message));
-    }
-    let content_type = text(header::CONTENT_TYPE.as_str()).unwrap_or("application/json").to_owned();
-    let pace = Pace::of(&node.settings.gateway);
-    let body = Spool::fill(payload, &node.settings.openai, &node.settings.store.cache_folder, pace).await?;
-    let is_form = content_type.to_ascii_lowercase().starts_with("multipart/form-data");
+    let body = body(node, payload).await?;
     let Read { model, units } =
-        if is_form { of_form(request, &body).await? } else { of_json(path.task, &body).await? };
+        if is_form(request) { of_form(request, &body).await? } else { of_json(path.task, &body).await? };
     let model = model.filter(|model| !model.is_empty());
     if model.is_none() && path.task == Task::Vad {
         return Err(JobError::new(ErrorCode::InvalidField, "name the model that finds voices, in the field \"model\""));
     }
-    Ok(Request { model, units, content_type, body })
+    Ok(Request { model, units, content_type: content_type(request).to_owned(), body })
+}
+
+/// Takes a body to its end.
+///
+/// # Errors
+/// It is too large or too slow, or cannot be kept.
+pub(super) async fn body(node: &NodeState, payload: web::Payload) -> Result<Spool, JobError> {
+    let pace = Pace::of(&node.settings.gateway);
+    Spool::fill(payload, &node.settings.openai, &node.settings.store.cache_folder, pace).await
+}
+
+fn content_type(request: &HttpRequest) -> &str {
+    let value = request.headers().get(header::CONTENT_TYPE);
+    value.and_then(|value| value.to_str().ok()).unwrap_or("application/json")
+}
+
+/// Whether the body is a form, by its media type.
+pub(super) fn is_form(request: &HttpRequest) -> bool {
+    content_type(request).to_ascii_lowercase().starts_with("multipart/form-data")
 }
 
 async fn of_json(task: Task, body: &Spool) -> Result<Read, JobError> {
