@@ -15,3 +15,5 @@ mod passed_on;
 mod refused;
 #[path = "openai/slow_client.rs"]
 mod slow_client;
+#[path = "openai/tenants.rs"]
+mod tenants;

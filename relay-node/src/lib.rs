@@ -21,3 +21,4 @@ pub mod node;
 pub mod planted;
 pub mod settings;
 pub mod state;
+pub mod tenants;

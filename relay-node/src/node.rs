@@ -25,7 +25,7 @@ use crate::audit::Audit;
 use crate::backend::Backend;
 use crate::backend::in_process::InProcess;
 use crate::backend::localai::LocalAi;
-use crate::backend::pool::Pool;
+use crate::backend::pool::{Connect, Pool};
 use crate::cluster::fixed;
 use crate::cluster::link::CoordinatorLink;
 use crate::dlq::DeadLetters;
@@ -51,6 +51,7 @@ use crate::job::suspicion::SuspectPlace;
 use crate::job::url_input::{Networks, UrlInputs, UrlRules};
 use crate::settings::{InputSettings, Settings};
 use crate::state::{NodeState, Online};
+use crate::tenants::Tenants;
 
 /// Wait before the log is asked again while it cannot be reached.
 const LOG_RETRY: Duration = Duration::from_millis(500);
@@ -172,17 +173,22 @@ fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
     listeners.collect()
 }
 
+fn pool(settings: &Settings, builtin: Arc<dyn Backend>, connect: Box<Connect>) -> anyhow::Result<Pool> {
+    let (weights, tenants) = (settings.lanes.weights, settings.tenants.rules()?);
+    Ok(Pool::new(builtin, settings.builtin_slots(), weights, settings.breaker, tenants, connect))
+}
+
 fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Result<NodeState> {
     let localai = LocalAi::connector(&settings.localai).context("section [localai]")?;
     let builtin = builtin.unwrap_or_else(|| Arc::new(InProcess::default()));
-    let pool = Pool::new(builtin, settings.builtin_slots(), settings.lanes.weights, settings.breaker, localai);
+    let pool = pool(&settings, builtin, localai)?;
     assembled(settings, pool, Arc::new(SystemClock), Arc::new(SystemRandom), None)
 }
 
 /// The state of a node that reaches the world through `ports` alone.
 pub(crate) fn state_on(settings: Settings, ports: Ports) -> anyhow::Result<NodeState> {
     let Ports { log: _, clock, random, builtin, connect, store } = ports;
-    let pool = Pool::new(builtin, settings.builtin_slots(), settings.lanes.weights, settings.breaker, connect);
+    let pool = pool(&settings, builtin, connect)?;
     assembled(settings, pool, clock, random, Some(store))
 }
 
@@ -202,6 +208,7 @@ fn assembled(
     Ok(NodeState {
         incarnation: clock.now_ms(),
         resume_tokens: ResumeTokens::open(&settings.gateway.resume_secret_file)?,
+        tenants: Tenants::new(settings.tenants.rules()?),
         handshakes: Handshakes::new(settings.gateway.handshakes_max),
         name,
         settings,

@@ -17,12 +17,13 @@ use crate::gateway::openai::OpenAiSettings;
 use crate::intake::earlier::PoisonLimits;
 use crate::job::claim_check::StoreSettings;
 use crate::job::retry::{RetrySettings, Tiers};
+use crate::tenants::TenantSettings;
 
 /// The defaults, as users read them.
 pub const DEFAULTS: &str = include_str!("../config/relay-node.toml");
 
 /// Keys whose variable is a comma list.
-const LISTS: [&str; 7] = [
+const LISTS: [&str; 8] = [
     "retry.tiers_ms",
     "lanes.names",
     "inputs.url_allow",
@@ -30,6 +31,7 @@ const LISTS: [&str; 7] = [
     "backends.static",
     "coordinator.url",
     "auth.tokens",
+    "tenants.overrides",
 ];
 
 /// Settings of one relay node.
@@ -49,6 +51,7 @@ pub struct Settings {
     pub inputs: InputSettings,
     pub gateway: GatewaySettings,
     pub openai: OpenAiSettings,
+    pub tenants: TenantSettings,
     pub events: EventSettings,
     pub builtin: BuiltinSettings,
     pub backends: BackendSettings,
@@ -199,6 +202,7 @@ impl Settings {
         self.store.check(self.inputs.upload_bytes_max)?;
         self.dlq.check()?;
         self.openai.check()?;
+        self.tenants.rules()?;
         if let Err(problem) = crate::job::url_input::Networks::parse(&self.inputs.url_allow_private) {
             return wrong("inputs.url_allow_private", &problem);
         }

@@ -23,6 +23,7 @@ use crate::intake::lane::LaneHandle;
 use crate::job::claim_check::ClaimCheck;
 use crate::job::url_input::UrlInputs;
 use crate::settings::Settings;
+use crate::tenants::Tenants;
 
 /// What is there from the start.
 pub struct NodeState {
@@ -44,6 +45,8 @@ pub struct NodeState {
     pub readiness: Readiness,
     /// Open sessions.
     pub sessions: Sessions,
+    /// What each tenant may do on this node.
+    pub tenants: Tenants,
     /// Makes and checks resume tokens.
     pub resume_tokens: ResumeTokens,
     /// Connections that have not said hello.

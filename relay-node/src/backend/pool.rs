@@ -14,6 +14,7 @@ use super::breaker::{BreakerLimits, Ended};
 use super::slots::{BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
 use super::{Backend, BackendError};
 use crate::fair::Weights;
+use crate::tenants::RuleBook;
 
 /// Makes the client of a LocalAI backend from its URL.
 pub type Connect = dyn Fn(&str) -> Arc<dyn Backend> + Send + Sync;
@@ -122,15 +123,17 @@ impl Drop for SlotPermit {
 }
 
 impl Pool {
-    /// A pool with the built-in backend, of `builtin_slots` slots, and no other; requests that wait share slots by `weights`.
+    /// A pool with the built-in backend, of `builtin_slots` slots, and no other; requests that wait share slots by
+    /// `weights` of their priorities and by those of their `tenants`.
     pub fn new(
         builtin: Arc<dyn Backend>,
         builtin_slots: u32,
         weights: Weights,
         breaker: BreakerLimits,
+        tenants: RuleBook,
         connect: Box<Connect>,
     ) -> Self {
-        let mut slots = Slots::new(weights, breaker);
+        let mut slots = Slots::new(weights, breaker).with_tenants(tenants);
         slots.set_builtin(builtin_slots);
         let backends = HashMap::from([(BUILTIN.to_owned(), builtin)]);
         let state = Mutex::new(State { slots, backends, waiting: HashMap::new(), looks_at: None });

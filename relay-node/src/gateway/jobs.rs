@@ -13,6 +13,7 @@ use super::answer::api_error;
 use super::submit::{self, Accepted, Cancel};
 use super::{form, json, sse, view};
 use crate::state::NodeState;
+use crate::tenants::OverLimit;
 
 /// Adds the job API to an app.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -39,6 +40,8 @@ async fn create(
     caller: Caller,
 ) -> Result<HttpResponse, ApiError> {
     let identity = allow(&node, &caller, Scope::JobsWrite, "jobs.submit")?;
+    let over = |over: OverLimit| denied(&node, &identity, "jobs.submit", &over.error).retry_after(over.retry_after_s());
+    node.tenants.job(&identity.tenant).map_err(over)?;
     let accepted = accept(&node, &identity, &request, payload).await;
     let accepted = accepted.map_err(|error| denied(&node, &identity, "jobs.submit", &error))?;
     Ok(HttpResponse::Accepted()

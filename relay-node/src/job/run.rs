@@ -283,6 +283,7 @@ impl<'a> Run<'a> {
         let (pool, model) = (&self.context.pool, job.model.as_deref());
         let slot = pool.acquire(Need {
             units: size::of_job(job.task, media, &job.params).await,
+            tenant: job.tenant.as_str().into(),
             priority: job.priority,
             is_begun: self.attempt > 1,
             avoid: self.failed_backends.clone(),

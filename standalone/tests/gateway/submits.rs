@@ -6,7 +6,7 @@ use relay_protocol::hello::ErrorV1;
 use relay_protocol::session::{
     AcceptedV1, EventV1, SubmitInputV1, SubmitV1, UploadAckV1, UploadBeginV1, UploadChunkV1, UploadEndV1,
 };
-use relay_protocol::{Event, EventKind, JobId};
+use relay_protocol::{Event, EventKind, JobId, Message as _};
 
 use crate::cluster::{fixture, on_cluster};
 use crate::http::expect_says;
@@ -193,4 +193,40 @@ async fn expect_error(wire: &mut Wire, request: u64, code: &str, says: &[&str]) 
     let error: ErrorV1 = wire.expect().await;
     assert_eq!((error.request, error.code.as_str()), (request, code), "{error:?}");
     expect_says(code, &error.message, says);
+}
+
+/// Submits until one is refused, and says how that is told; the requests after `first` are accepted before.
+async fn until_refused(wire: &mut Wire, partition: u32, first: u64) -> ErrorV1 {
+    for request in first.. {
+        wire.say(&SubmitV1 { watch: false, ..submit(request, partition) }, b"x").await;
+        let frame = wire.frame().await;
+        if frame.kind == ErrorV1::KIND {
+            let refused: ErrorV1 = frame.head().expect("an error");
+            assert_eq!((refused.code.as_str(), refused.request), ("too_many_requests", request));
+            return refused;
+        }
+        assert_eq!(frame.kind, AcceptedV1::KIND);
+    }
+    unreachable!("requests do not end")
+}
+
+#[actix_web::test]
+async fn a_tenant_that_submits_too_fast_is_told_when_to_come_again() {
+    let env = [("RELAY__TENANTS__JOBS_PER_S", "1"), ("RELAY__TENANTS__JOBS_BURST", "2")];
+    on_cluster(&env, async |cluster| {
+        let (mut wire, welcome) = Wire::open(cluster).await;
+        for round in 1..=2 {
+            let refused = until_refused(&mut wire, welcome.reply_partition, round * 1_000).await;
+            let wait_ms = refused.retry_after_ms.expect("when to come again");
+            assert!(refused.retryable && (1..=1_000).contains(&wait_ms), "{refused:?}");
+            // Whoever comes then is served: the next round, and in the end the good client.
+            tokio::time::sleep(std::time::Duration::from_millis(wait_ms.into())).await;
+            if round == 1 {
+                wire.say(&SubmitV1 { watch: false, ..submit(999, welcome.reply_partition) }, b"x").await;
+                assert_eq!(wire.expect::<AcceptedV1>().await.request, 999);
+            }
+        }
+        wire.expect_alive().await;
+    })
+    .await;
 }

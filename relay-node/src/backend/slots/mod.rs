@@ -1,12 +1,13 @@
 //! Which waiting request gets which slot. Pure: no I/O, and its clock is its caller's.
 //!
 //! A slot is the right to run one request on a backend. A node holds what it was granted and never uses more. A request goes where it
-//! should end first, by what the backends were seen to take for such work; short ones go before long ones of their priority, but
-//! none waits for ever for that.
+//! should end first, by what the backends were seen to take for such work; short ones go before long ones of their tenant and priority,
+//! but none waits for ever for that. The priorities share a backend by weight, and so do the tenants of each.
 
 mod need;
 mod one;
 mod plan;
+mod shares;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use self::plan::{Best, Look};
 use self::waiting::{Class, Place, Waiting};
 use super::breaker::{BreakerLimits, Ended};
 use crate::fair::{Turns, Weights};
+use crate::tenants::RuleBook;
 
 /// Name of the backend that is built in.
 pub const BUILTIN: &str = "builtin";
@@ -70,6 +72,7 @@ pub struct Slots {
     was_told: bool,
     backends: BTreeMap<String, One>,
     weights: Weights,
+    tenants: RuleBook,
     breaker: BreakerLimits,
     waiting: Waiting,
     next_ticket: Ticket,
@@ -81,6 +84,12 @@ impl Slots {
     /// No backends; those of each that wait share its slots by these weights of their priorities.
     pub fn new(weights: Weights, breaker: BreakerLimits) -> Self {
         Self { weights, breaker, ..Self::default() }
+    }
+
+    /// The same with these rules of the tenants, whose weights count.
+    #[must_use]
+    pub fn with_tenants(self, tenants: RuleBook) -> Self {
+        Self { tenants, ..self }
     }
 
     /// Asks for a slot: under which number, and what is decided now, that number maybe among it.
@@ -250,10 +259,10 @@ impl Slots {
         decided.collect()
     }
 
-    /// After news of many backends: those who wait choose, higher priority first, then those begun before, then by score.
+    /// After news of many backends: those who wait choose, higher priority first, tenants in turn.
     fn place(&mut self, now_ms: u64) -> Vec<Decided> {
         let (mut look, mut decided) = (Look::default(), Vec::new());
-        for place in self.waiting.in_order() {
+        for place in self.waiting.in_order(|tenant| self.tenants.of(tenant).weight) {
             let best = self.waiting.get(place).and_then(|need| self.best(need, &mut look, now_ms));
             match best {
                 Some(Best::Now(name)) => decided.extend(self.grant(&name, place, now_ms)),
@@ -265,7 +274,7 @@ impl Slots {
         decided
     }
 
-    /// Free slots of these backends go to those who wait; at each backend the priorities take turns.
+    /// Free slots of these backends go to those who wait; at each backend the priorities take turns, and the tenants of each.
     fn fill(&mut self, free: &[String], now_ms: u64) -> Vec<Decided> {
         let (mut look, mut decided) = (Look::default(), Vec::new());
         for name in free {
@@ -301,7 +310,11 @@ impl Slots {
         let fits = |place: &Place, need: &Need| {
             !look.held.contains(&place.ticket) && one.fits(name, need) && one.answers(need, now_ms)
         };
-        one.turns.order().into_iter().find_map(|priority| self.waiting.first(priority, serves, fits))
+        let first = |priority| {
+            let clock = |tenant: &str| one.shares(priority).clock(tenant);
+            self.waiting.first(priority, serves, fits, clock)
+        };
+        one.turns.order().into_iter().find_map(first)
     }
 
     fn grant(&mut self, name: &str, place: Place, now_ms: u64) -> Option<Decided> {
@@ -309,8 +322,10 @@ impl Slots {
         let patience_ms = self.patience(name, &need);
         let one = self.backends.get_mut(name)?;
         one.take(place.ticket, &need, patience_ms, now_ms);
-        if !self.waiting.is_empty() {
-            one.turns.took(place.priority);
+        if self.waiting.is_empty() {
+            one.all_even();
+        } else {
+            one.turn_taken(&need, self.tenants.of(&need.tenant).weight);
         }
         Some(Decided { ticket: place.ticket, answer: Ok(name.to_owned()) })
     }
@@ -356,3 +371,5 @@ impl Slots {
 mod choice_test;
 #[cfg(test)]
 mod slots_test;
+#[cfg(test)]
+mod tenants_test;

@@ -1,6 +1,9 @@
 //! What a request needs of a backend.
 
+use std::sync::Arc;
+
 use relay_protocol::Priority;
+use relay_protocol::job::DEFAULT_TENANT;
 use relay_protocol::task::{Engine, Task};
 
 use crate::backend::cost::Kind;
@@ -13,9 +16,11 @@ pub struct Need {
     /// How much of it, in units that the same kind of work always has (seconds of sound, characters, pixels): backends
     /// take time in proportion. 1 if that cannot be known.
     pub units: f64,
+    /// Whose it is: of those of one priority tenants share a backend by weight.
+    pub tenant: Arc<str>,
     /// Order among those who wait.
     pub priority: Priority,
-    /// It was begun before, maybe by a node that is no more: it goes before those of its priority that were not.
+    /// It was begun before, maybe by a node that is no more: it goes before those of its tenant and priority that were not.
     pub is_begun: bool,
     /// Backends that failed this request before: taken last.
     pub avoid: Vec<String>,
@@ -24,10 +29,12 @@ pub struct Need {
 }
 
 impl Need {
-    /// What a job with this task and model needs that has no history.
+    /// What a job of the default tenant with this task and model needs that has no history.
     pub fn of(task: Task, model: Option<&str>) -> Self {
         let kind = Kind { task, model: model.map(str::to_owned) };
-        Self { kind, units: 1.0, priority: Priority::Normal, is_begun: false, avoid: Vec::new(), is_strict: false }
+        let tenant = DEFAULT_TENANT.into();
+        let (priority, avoid) = (Priority::Normal, Vec::new());
+        Self { kind, units: 1.0, tenant, priority, is_begun: false, avoid, is_strict: false }
     }
 
     /// Whether the node itself does such work.

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use relay_log::planted::{Bug, is_planted};
+use relay_protocol::Priority;
 
+use super::shares::Shares;
 use super::waiting::Class;
 use super::{BUILTIN, Known, Need, Ticket};
 use crate::backend::breaker::{Breaker, BreakerLimits, Ended};
@@ -30,6 +32,8 @@ pub(super) struct One {
     /// `None` once it is not listed any more; it stays while requests are in flight there.
     pub(super) known: Option<Known>,
     pub(super) turns: Turns,
+    /// Of the tenants of each priority.
+    shares: [Shares; 3],
     breaker: Breaker,
     costs: Costs,
     flights: HashMap<Ticket, Flight>,
@@ -143,6 +147,23 @@ impl One {
         let (kind, units, is_begun) = (need.kind.clone(), need.units, need.is_begun);
         let flight = Flight { kind, units, began_ms: now_ms, expected_ms, patience_ms, is_begun };
         self.flights.insert(ticket, flight);
+    }
+
+    /// The shares of the tenants whose requests of this priority wait.
+    pub(super) fn shares(&self, priority: Priority) -> &Shares {
+        &self.shares[usize::from(priority.to_wire())]
+    }
+
+    /// A request took its turn, while others wait.
+    pub(super) fn turn_taken(&mut self, need: &Need, weight: u32) {
+        self.turns.took(need.priority);
+        let work_ms = self.expected_ms(need);
+        self.shares[usize::from(need.priority.to_wire())].took(&need.tenant, work_ms, weight);
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn all_even(&mut self) {
+        self.shares.iter_mut().for_each(Shares::clear);
     }
 
     /// After which time a request that has a slot counts as stalled.

@@ -1,10 +1,10 @@
 //! One call from its request to the begin of its answer: slots, attempts, other backends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use relay_protocol::{ErrorCode, JobError, JobId, Priority, Task};
-use relay_runtime::auth::Identity;
 use relay_runtime::telemetry::current_traceparent;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -12,7 +12,7 @@ use super::Path;
 use super::answer::{mark, respond};
 use super::attempt::{Answer, Failed, attempt};
 use super::error;
-use super::record::Record;
+use super::record::{Admitted, Record};
 use super::request::Request;
 use crate::backend::BackendError;
 use crate::backend::forward::Forward;
@@ -35,6 +35,7 @@ const KEY_REFUSED: [u16; 2] = [401, 403];
 struct Call<'a> {
     pool: &'a Pool,
     task: Task,
+    tenant: Arc<str>,
     request: &'a Request,
     /// Backends that failed, and when they may be tried again.
     failed: Vec<(String, Instant)>,
@@ -45,12 +46,7 @@ struct Call<'a> {
 }
 
 /// Makes the call and answers its client.
-pub(super) async fn run(
-    node: &web::Data<NodeState>,
-    path: Path,
-    request: Request,
-    identity: &Identity,
-) -> HttpResponse {
+pub(super) async fn run(node: &web::Data<NodeState>, path: Path, request: Request, caller: Admitted) -> HttpResponse {
     let online = match node.online() {
         Ok(online) => online,
         Err(refused) => return error::refused(path.path, &refused),
@@ -59,13 +55,14 @@ pub(super) async fn run(
         return error::refused(path.path, &refused.to_job_error());
     }
     let job_id = JobId::new(node.clock.now_ms(), online.reply_partition, node.random.next_u64());
-    let mut record = Record::begin(path, job_id, current_traceparent().to_string(), identity, online.audit.clone());
+    let tenant = caller.identity.tenant.as_str().into();
+    let mut record = Record::begin(path, job_id, current_traceparent().to_string(), caller, online.audit.clone());
     record.model = request.model.clone();
     let settings = &node.settings.openai;
     let wait = Duration::from_millis(settings.wait_timeout_ms);
     let client_timeout = Duration::from_millis(settings.client_timeout_ms);
-    let mut call =
-        Call { pool: &node.pool, task: path.task, request: &request, failed: Vec::new(), is_broken: false, wait };
+    let (pool, task, request) = (&node.pool, path.task, &request);
+    let mut call = Call { pool, task, tenant, request, failed: Vec::new(), is_broken: false, wait };
     let mut last = None;
     loop {
         let mut slot = match (call.slot().await, last) {
@@ -76,7 +73,7 @@ pub(super) async fn run(
         record.backend = Some(slot.backend.name().to_owned());
         record.attempts += 1;
         slot.permit.began();
-        let attempt = attempt(&*slot.backend, forward(path, &request, &record));
+        let attempt = attempt(&*slot.backend, forward(path, request, &record));
         let failed = match slot.in_time(attempt, || false).await {
             Ok(answer) => return respond(answer, Some(slot.permit), record, "ok", client_timeout),
             Err(failed) => failed,
@@ -152,6 +149,7 @@ impl Call<'_> {
     fn need_without(&self, avoid: &[String]) -> Need {
         Need {
             units: self.request.units,
+            tenant: self.tenant.clone(),
             priority: Priority::Interactive,
             is_begun: !avoid.is_empty(),
             avoid: avoid.to_vec(),

@@ -6,6 +6,8 @@ use relay_protocol::{ErrorCode, JobError};
 use relay_runtime::http_error::ApiError;
 use serde_json::{Value, json};
 
+use crate::tenants::OverLimit;
+
 /// Seconds after which a refused call should come again.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -39,13 +41,23 @@ pub(super) fn answer(error: &JobError, retry_after_s: Option<u64>) -> HttpRespon
 
 /// The same for a call that never had a slot.
 pub(super) fn refused(path: &'static str, error: &JobError) -> HttpResponse {
-    metrics::counter!("relay_openai_calls_total", "path" => path, "outcome" => "refused").increment(1);
+    count_refused(path);
     answer(error, None)
+}
+
+fn count_refused(path: &'static str) {
+    metrics::counter!("relay_openai_calls_total", "path" => path, "outcome" => "refused").increment(1);
 }
 
 /// An error that some other part of the node has made.
 pub(super) fn of_api(error: &ApiError) -> HttpResponse {
     response(&error.code, error.status.as_u16(), &error.message, error.retry_after_s.map(u64::from))
+}
+
+/// The tenant may not make the call now.
+pub(super) fn over_limit(path: &'static str, over: &OverLimit) -> HttpResponse {
+    count_refused(path);
+    answer(&over.error, Some(u64::from(over.retry_after_s())))
 }
 
 /// As many calls wait as may.

@@ -22,6 +22,7 @@ use relay_runtime::http_auth::Caller;
 use serde::Deserialize;
 
 pub use self::places::Calls;
+use self::record::Admitted;
 use super::jobs::allow;
 use crate::state::NodeState;
 
@@ -99,6 +100,11 @@ async fn pass_on(
         Ok(identity) => identity,
         Err(refused) => return error::of_api(&refused),
     };
+    let held = match node.tenants.call(&identity.tenant) {
+        Ok(held) => held,
+        Err(over) => return error::over_limit(path.path, &over),
+    };
+    let caller = Admitted { identity, _held: held };
     let is_durable = match durable::is_wanted(request.headers()) {
         Ok(is_durable) => is_durable,
         Err(refused) => return error::refused(path.path, &refused),
@@ -106,10 +112,10 @@ async fn pass_on(
     let places = if is_durable { &calls.durable } else { &calls.direct };
     let Some(_place) = places.take() else { return error::full(path.path, places.max()) };
     if is_durable {
-        return durable::run(&node, path, &request, body, &identity).await;
+        return durable::run(&node, path, &request, body, caller).await;
     }
     match request::read(&node, path, &request, body).await {
-        Ok(request) => call::run(&node, path, request, &identity).await,
+        Ok(request) => call::run(&node, path, request, caller).await,
         Err(refused) => error::refused(path.path, &refused),
     }
 }

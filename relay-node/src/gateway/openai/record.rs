@@ -7,6 +7,13 @@ use tokio::time::Instant;
 
 use super::Path;
 use crate::audit::{Actor, Audit};
+use crate::tenants::CallGuard;
+
+/// Who makes a call, and that it is one of the tenant's that are under way.
+pub(super) struct Admitted {
+    pub(super) identity: Identity,
+    pub(super) _held: CallGuard,
+}
 
 /// One call. Dropped without an outcome, its client went away.
 pub(super) struct Record {
@@ -19,15 +26,14 @@ pub(super) struct Record {
     /// It goes over the log.
     pub(super) is_durable: bool,
     path: Path,
-    identity: Identity,
+    caller: Admitted,
     audit: Audit,
     began: Instant,
     outcome: Option<&'static str>,
 }
 
 impl Record {
-    pub(super) fn begin(path: Path, job_id: JobId, traceparent: String, identity: &Identity, audit: Audit) -> Self {
-        let (identity, began) = (identity.clone(), Instant::now());
+    pub(super) fn begin(path: Path, job_id: JobId, traceparent: String, caller: Admitted, audit: Audit) -> Self {
         Self {
             job_id,
             traceparent,
@@ -36,9 +42,9 @@ impl Record {
             attempts: 0,
             is_durable: false,
             path,
-            identity,
+            caller,
             audit,
-            began,
+            began: Instant::now(),
             outcome: None,
         }
     }
@@ -65,7 +71,7 @@ impl Drop for Record {
         let (path, outcome) = (self.path.path, self.outcome.unwrap_or("gone"));
         metrics::counter!("relay_openai_calls_total", "path" => path, "outcome" => outcome).increment(1);
         metrics::histogram!("relay_openai_call_seconds", "path" => path).record(self.began.elapsed().as_secs_f64());
-        let actor = Actor { tenant: &self.identity.tenant, subject: &self.identity.subject };
+        let actor = Actor { tenant: &self.caller.identity.tenant, subject: &self.caller.identity.subject };
         let detail = json!({
             "path": path,
             "task": self.path.task,

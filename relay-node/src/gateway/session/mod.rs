@@ -203,7 +203,7 @@ impl Session {
             return Ok(());
         }
         let result = match frame.kind {
-            SubmitV1::KIND => self.submit(head(&frame)?, frame.payload),
+            SubmitV1::KIND => return self.on_submit(head(&frame)?, frame.payload).await,
             WatchV1::KIND => self.watch(head(&frame)?),
             UnwatchV1::KIND => {
                 let unwatch: UnwatchV1 = head(&frame)?;
@@ -250,10 +250,7 @@ impl Session {
                 if self.jobs.get(&job_id).is_some_and(|watched| Some(watched.watch) == watch) {
                     self.jobs.remove(&job_id);
                 }
-                if let Some(online) = self.node.online.get() {
-                    online.audit.denied(self.actor(), "jobs.submit", &error.code);
-                }
-                metrics::counter!("relay_submits_refused_total", "code" => error.code.clone()).increment(1);
+                self.count_refused(&error);
                 self.fail(request, &error).await
             }
             Reply::Submitted { request, job_id, watch, outcome: Ok(done) } => {

@@ -36,9 +36,31 @@ impl Session {
         })
     }
 
-    pub(super) fn submit(&mut self, submit: SubmitV1, payload: Bytes) -> Result<(), (u64, JobError)> {
+    /// Takes a job, unless its tenant sends too many.
+    pub(super) async fn on_submit(&mut self, submit: SubmitV1, payload: Bytes) -> Result<(), End> {
+        if let Err((request, error)) = self.allow(submit.request, Scope::JobsWrite, "jobs.submit") {
+            return self.fail(request, &error).await;
+        }
+        if let Err(over) = self.node.tenants.job(&self.tenant) {
+            self.count_refused(&over.error);
+            let wait_ms = u32::try_from(over.retry_after.as_millis()).unwrap_or(u32::MAX);
+            return self.fail_later(submit.request, &over.error, Some(wait_ms)).await;
+        }
+        match self.submit(submit, payload) {
+            Ok(()) => Ok(()),
+            Err((request, error)) => self.fail(request, &error).await,
+        }
+    }
+
+    pub(super) fn count_refused(&self, error: &JobError) {
+        if let Some(online) = self.node.online.get() {
+            online.audit.denied(self.actor(), "jobs.submit", &error.code);
+        }
+        metrics::counter!("relay_submits_refused_total", "code" => error.code.clone()).increment(1);
+    }
+
+    fn submit(&mut self, submit: SubmitV1, payload: Bytes) -> Result<(), (u64, JobError)> {
         let (request, job_id, watch) = (submit.request, submit.job_id, submit.watch);
-        self.allow(request, Scope::JobsWrite, "jobs.submit")?;
         self.room_for(request, job_id)?;
         let lane = submit.lane.clone();
         let job = self.job(submit, payload).map_err(|error| (request, error))?;

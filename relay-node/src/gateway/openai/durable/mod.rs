@@ -13,14 +13,13 @@ use std::time::Duration;
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, web};
 use relay_protocol::{ErrorCode, Event, EventKind, Input, Job, JobError, JobId, Priority, topics};
-use relay_runtime::auth::Identity;
 use relay_runtime::telemetry::current_traceparent;
 use tokio::time::{Instant, timeout_at};
 
 use self::read::Asked;
 use self::work::Wanted;
 use super::answer::mark;
-use super::record::Record;
+use super::record::{Admitted, Record};
 use super::{Path, error};
 use crate::events::feed::Past;
 use crate::gateway::submit;
@@ -61,12 +60,12 @@ pub(super) async fn run(
     path: Path,
     request: &HttpRequest,
     payload: web::Payload,
-    identity: &Identity,
+    caller: Admitted,
 ) -> HttpResponse {
     let call = async {
         let key = key(request.headers())?;
-        let asked = read::read(node, path, request, payload, identity).await?;
-        Call::begin(node, path, asked, key, identity).await
+        let asked = read::read(node, path, request, payload, &caller.identity).await?;
+        Call::begin(node, path, asked, key, caller).await
     };
     match call.await {
         Ok(call) => call.answer().await,
@@ -93,13 +92,13 @@ impl Call {
         path: Path,
         asked: Asked,
         key: Option<String>,
-        identity: &Identity,
+        caller: Admitted,
     ) -> Result<Self, JobError> {
         let Asked { model, params, input, wanted } = asked;
         let online = node.online()?.clone();
         let job_id = JobId::new(node.clock.now_ms(), online.reply_partition, node.random.next_u64());
         let traceparent = current_traceparent().to_string();
-        let mut watch = Watch::new(node.clone().into_inner(), &identity.tenant, job_id, 0);
+        let mut watch = Watch::new(node.clone().into_inner(), &caller.identity.tenant, job_id, 0);
         watch.begin(Past::Unwritten).await.map_err(|notice| notice.error)?;
         let job = Job {
             id: Some(job_id),
@@ -119,9 +118,9 @@ impl Call {
             hops: Vec::new(),
             redrive_of: None,
         };
-        let submitting = actix_web::rt::spawn(submit(node.clone(), submit::of(identity, job)));
+        let submitting = actix_web::rt::spawn(submit(node.clone(), submit::of(&caller.identity, job)));
         submitting.await.map_err(|error| JobError::new(ErrorCode::Internal, error.to_string()))??;
-        let mut record = Record::begin(path, job_id, traceparent, identity, online.audit.clone());
+        let mut record = Record::begin(path, job_id, traceparent, caller, online.audit.clone());
         record.model = model;
         record.is_durable = true;
         Ok(Self { node: node.clone().into_inner(), online, watch, wanted, record })
