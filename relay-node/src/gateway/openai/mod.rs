@@ -2,7 +2,7 @@
 //!
 //! A call takes a slot as a job does, before jobs of lower priority, but not the way over the log: it ends with its connection.
 //! Until the first byte of an answer is there it is tried at other backends; after that it never begins anew (docs/openai-api.md).
-//! One that asks for it becomes a job ([`durable`]).
+//! One that asks for it becomes a job (`durable`).
 
 mod answer;
 mod attempt;
