@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::clock::now_ms;
 use crate::commands;
+use crate::commands::backends::BackendsArgs;
 use crate::commands::dlq::DlqCommand;
 use crate::commands::jobs::JobsCommand;
 use crate::output::{EXIT_CODES, Failure};
@@ -56,8 +57,8 @@ enum Command {
     Cancel(JobArgs),
     /// Bring the media that a completed job made
     Fetch(FetchArgs),
-    /// List the backends of the cluster
-    Backends(ListArgs),
+    /// List the backends of the cluster, drain one, or let it have requests again
+    Backends(BackendsArgs),
     /// List the nodes of the cluster
     Nodes(ListArgs),
     /// List, show, redrive or drop dead letters
@@ -151,7 +152,7 @@ pub(crate) struct FetchArgs {
     pub(crate) output: PathBuf,
 }
 
-/// Arguments of `backends` and `nodes`.
+/// Arguments of lists that have no filters.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Print JSON
@@ -174,7 +175,8 @@ impl Cli {
             Command::Submit(args) => args.out.json,
             Command::Watch(args) => args.out.json,
             Command::Status(args) | Command::Cancel(args) => args.json,
-            Command::Backends(args) | Command::Nodes(args) => args.json,
+            Command::Backends(args) => args.json(),
+            Command::Nodes(args) => args.json,
             Command::Dlq(command) => command.json(),
             Command::Jobs(command) => command.json(),
             Command::Fetch(_) => false,
@@ -200,7 +202,7 @@ impl Cli {
             Command::Status(args) => commands::status::run(&Client::connect(settings).await?, &args).await,
             Command::Cancel(args) => commands::cancel::run(&Client::connect(settings).await?, &args).await,
             Command::Fetch(args) => commands::fetch::run(&Client::connect(settings).await?, &args).await,
-            Command::Backends(args) => commands::cluster::backends(&settings, &args).await,
+            Command::Backends(args) => commands::backends::run(&settings, &args).await,
             Command::Nodes(args) => commands::cluster::nodes(&settings, &args).await,
             Command::Dlq(command) => commands::dlq::run(&settings, &command).await,
             Command::Jobs(command) => commands::jobs::run(&settings, &command).await,

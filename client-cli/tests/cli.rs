@@ -309,6 +309,8 @@ async fn nodes_and_backends_are_tables() {
     assert!(text(&output.stdout).contains("refused  1/2/4"), "{output:?}");
     let output = run(&peer.url, &["backends", "--json"]).await;
     assert_eq!((code(&output), &lines(&output)[0][0]["slots"]), (0, &json!(4)));
+    let output = run(&peer.url, &["backends", "list"]).await;
+    assert!(text(&output.stdout).contains("refused  1/2/4"), "{output:?}");
 
     let output = run(&Peer::start(Plan::default()).await.url, &["nodes", "--json"]).await;
     assert_eq!((code(&output), &lines(&output)[0]["error"]["code"]), (3, &json!("not_found")), "{output:?}");

@@ -81,6 +81,14 @@ impl AuditTrail {
         self.entry("job.cancel_requested", by, Some(trace_id), [("filter", filter), ("jobs", jobs.into())]);
     }
 
+    /// A backend was drained, or gets requests again.
+    pub fn backend(&self, by: Sender, backend: &str, drains: bool) {
+        let action = if drains { "backend.drained" } else { "backend.resumed" };
+        tracing::info!(action, backend, by = by.subject, "a backend was ordered about");
+        let trace_id = format!("{:032x}", current_traceparent().trace_id());
+        self.entry(action, by, Some(trace_id), [("backend", backend.into())]);
+    }
+
     fn entry<const N: usize>(
         &self,
         action: &str,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
+use relay_protocol::cluster::BackendState;
+
 use crate::registry::View;
 use crate::registry::view::NodeState;
 
@@ -16,6 +18,10 @@ pub fn describe() {
     describe_gauge!("relay_cluster_slots_granted", "Slots of a backend that nodes may believe to have.");
     describe_gauge!("relay_cluster_slots_in_use", "Slots of a backend in use by the nodes' last word.");
     describe_gauge!("relay_cluster_backend_healthy", "1 if the backend's last probe succeeded, else 0.");
+    describe_gauge!("relay_cluster_backend_drained", "1 if the backend gets no new requests, else 0.");
+    describe_gauge!("relay_cluster_name_backends", "Backends that a DNS name leads to.");
+    describe_gauge!("relay_cluster_name_well", "0 if something is wrong with a DNS name's last answer, else 1.");
+    describe_counter!("relay_cluster_lookups_total", "Look-ups of DNS names by outcome: found, nothing, failed.");
     describe_histogram!("relay_cluster_probe_seconds", "Duration of a backend's probe in seconds.");
     describe_counter!("relay_cluster_probes_total", "Probes by backend and outcome.");
     describe_counter!(
@@ -63,8 +69,29 @@ pub fn show(view: &View, now_ms: u64) {
         gauge!("relay_cluster_slots", "backend" => name.clone()).set(backend.slots);
         gauge!("relay_cluster_slots_granted", "backend" => name.clone()).set(backend.slots_granted);
         gauge!("relay_cluster_slots_in_use", "backend" => name.clone()).set(backend.slots_in_use);
+        let is_drained = backend.state != BackendState::Serving;
+        gauge!("relay_cluster_backend_drained", "backend" => name.clone()).set(f64::from(u8::from(is_drained)));
         gauge!("relay_cluster_backend_healthy", "backend" => name).set(f64::from(u8::from(backend.healthy)));
     }
+}
+
+/// Shows a backend that is listed no more as having nothing.
+pub fn gone(backend: &str) {
+    for gauge in ["slots", "slots_granted", "slots_in_use", "backend_healthy", "backend_drained"] {
+        gauge!(format!("relay_cluster_{gauge}"), "backend" => backend.to_owned()).set(0.0);
+    }
+}
+
+/// Counts a look-up of a DNS name.
+pub fn lookup(name: &Arc<str>, outcome: &'static str) {
+    let name: metrics::SharedString = name.clone().into();
+    counter!("relay_cluster_lookups_total", "name" => name, "outcome" => outcome).increment(1);
+}
+
+/// Shows what a DNS name leads to.
+pub fn name(name: &str, backends: u32, is_well: bool) {
+    gauge!("relay_cluster_name_backends", "name" => name.to_owned()).set(backends);
+    gauge!("relay_cluster_name_well", "name" => name.to_owned()).set(f64::from(u8::from(is_well)));
 }
 
 /// Counts a probe.

@@ -24,6 +24,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit;
+use crate::backends::discovery::Discoverer;
+use crate::backends::discovery::core::Discovery;
+use crate::backends::discovery::resolver::NameResolver;
+use crate::backends::drains::{DrainKeeper, Drains};
 use crate::backends::watch::{ProbePace, watch};
 use crate::backends::{BackendEntry, Prober};
 use crate::election::candidate::Candidate;
@@ -86,11 +90,16 @@ impl Coordinator {
         let witness = Arc::new(move |happening| witness.node(happening));
         let (taking, office) = watch::channel(Office::default());
         let registry = RegistryHandle::start(rules, backends.clone(), witness, office, writer.clone());
+        // Nodes refuse no job for want of a backend that a name may lead to.
+        let names = Discovery::new(settings.dns_entries()?, &backends, settings.backends.dns_keep_ms);
+        registry.begin_with(names.found());
 
+        let drains = Drains::new(log.clone(), clock.clone(), registry.clone());
         let api = Api {
             registry: registry.clone(),
             audit: trail.clone(),
             view: view.clone(),
+            drains: drains.clone(),
             log: log.clone(),
             authenticator,
         };
@@ -103,7 +112,9 @@ impl Coordinator {
         actix::spawn(say_role(registry.offices(), readiness.clone()));
         let keeper = TopicKeeper::new(log, specs, missing(&settings), readiness.clone());
         actix::spawn(keeper.run(SystemRandom, watching.clone()));
-        watch_backends(&settings, backends, &registry, &watching)?;
+        watch_backends(&settings, backends, names, &registry, &watching)?;
+        let forget_after = Duration::from_millis(settings.backends.drain_forget_ms);
+        actix::spawn(DrainKeeper::new(drains, forget_after).run(SystemRandom, watching.clone()));
         let upkeep = (recorder, watching.clone());
         actix::spawn(async move { upkeep.0.upkeep(upkeep.1).await });
         readiness.clear(STARTING);
@@ -264,6 +275,7 @@ fn serve(settings: &Settings, api: Api, readiness: &Readiness, metrics: &Metrics
 fn watch_backends(
     settings: &Settings,
     backends: Vec<BackendEntry>,
+    names: Discovery,
     registry: &RegistryHandle,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -276,5 +288,9 @@ fn watch_backends(
     for entry in backends {
         actix::spawn(watch(entry, prober.clone(), pace, registry.clone(), SystemRandom, shutdown.clone()));
     }
+    let of = &settings.backends;
+    let resolver = NameResolver::new(of.dns_servers.clone(), Duration::from_millis(of.dns_timeout_ms));
+    let looks = (resolver, Duration::from_millis(of.dns_interval_ms));
+    actix::spawn(Discoverer::new(names, looks, registry.clone(), (prober, pace)).run(shutdown.clone()));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Settings of the coordinator; meaning, unit and default of each key are in `config/coordinator.toml`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use relay_log::kafka::KafkaSettings;
@@ -9,7 +10,7 @@ use relay_runtime::settings::{self, Map, SettingsError};
 use relay_runtime::telemetry::TelemetrySettings;
 use serde::Deserialize;
 
-use crate::backends::{BackendEntry, EntryError, entry};
+use crate::backends::{BackendEntry, DnsEntry, EntryDefaults, EntryError, entry};
 use crate::election::ElectionSettings;
 use crate::leases::{LATE_HEARTBEAT_MS, LeaseRules};
 use crate::topics::{self, TopicSettings, TopicSettingsError};
@@ -19,7 +20,7 @@ use crate::view::ViewSettings;
 pub const DEFAULTS: &str = include_str!("../config/coordinator.toml");
 
 /// Keys whose variable is a comma list.
-const LISTS: [&str; 3] = ["auth.tokens", "backends.static", "topics.lanes"];
+const LISTS: [&str; 5] = ["auth.tokens", "backends.static", "backends.dns", "backends.dns_servers", "topics.lanes"];
 
 /// An hour, in milliseconds: longest time that most settings may be.
 const HOUR_MS: u64 = 3_600_000;
@@ -82,6 +83,12 @@ pub struct LeaseSettings {
 pub struct BackendSettings {
     #[serde(rename = "static")]
     pub entries: Vec<String>,
+    pub dns: Vec<String>,
+    pub dns_servers: Vec<SocketAddr>,
+    pub dns_interval_ms: u64,
+    pub dns_timeout_ms: u64,
+    pub dns_keep_ms: u64,
+    pub drain_forget_ms: u64,
     pub slots_default: u32,
     pub probe_interval_ms: u64,
     pub probe_timeout_ms: u64,
@@ -130,7 +137,7 @@ pub enum Unusable {
         /// What is wrong, and what to write.
         problem: String,
     },
-    /// `backends.static`.
+    /// `backends.static` or `backends.dns`.
     #[error("setting {0}")]
     Backends(#[from] EntryError),
     /// `[topics]`.
@@ -182,11 +189,15 @@ impl Settings {
         within("backends.probe_interval_ms", backends.probe_interval_ms, 10, HOUR_MS)?;
         within("backends.probe_timeout_ms", backends.probe_timeout_ms, 10, 60_000)?;
         within("backends.probe_backoff_max_ms", backends.probe_backoff_max_ms, 10, HOUR_MS)?;
+        within("backends.dns_interval_ms", backends.dns_interval_ms, 10, HOUR_MS)?;
+        within("backends.dns_timeout_ms", backends.dns_timeout_ms, 10, 60_000)?;
+        within("backends.dns_keep_ms", backends.dns_keep_ms, 0, 24 * HOUR_MS)?;
+        within("backends.drain_forget_ms", backends.drain_forget_ms, 1_000, 30 * 24 * HOUR_MS)?;
         within("view.rows_max", self.view.rows_max, 1, 1_000_000_000)?;
         within("view.page_max", self.view.page_max as u64, 1, 10_000)?;
         within("view.batch_events_max", self.view.batch_events_max as u64, 1, 100_000)?;
         within("view.batch_wait_ms", self.view.batch_wait_ms, 1, 60_000)?;
-        self.backend_entries()?;
+        self.dns_entries()?;
         topics::specs(&self.topics)?;
         Ok(())
     }
@@ -221,7 +232,20 @@ impl Settings {
     /// [`EntryError`].
     pub fn backend_entries(&self) -> Result<Vec<BackendEntry>, EntryError> {
         let key_file = self.backends.api_key_file.as_ref().map(PathBuf::from);
-        entry::read_all(&self.backends.entries, self.backends.slots_default, key_file.as_ref())
+        entry::read_all(&self.backends.entries, self.entry_defaults(key_file.as_ref()))
+    }
+
+    /// The names that `backends.dns` lists.
+    ///
+    /// # Errors
+    /// [`EntryError`], also of `backends.static`.
+    pub fn dns_entries(&self) -> Result<Vec<DnsEntry>, EntryError> {
+        let key_file = self.backends.api_key_file.as_ref().map(PathBuf::from);
+        entry::read_dns(&self.backends.dns, &self.backend_entries()?, self.entry_defaults(key_file.as_ref()))
+    }
+
+    fn entry_defaults<'a>(&self, api_key_file: Option<&'a PathBuf>) -> EntryDefaults<'a> {
+        EntryDefaults { slots: self.backends.slots_default, api_key_file }
     }
 
     /// The log's settings.

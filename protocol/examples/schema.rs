@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use relay_protocol::record::{AuditEntry, ControlRecord, DedupEntry, ElectionRecord, MemberRegistration};
+use relay_protocol::record::{AuditEntry, BackendDrain, ControlRecord, DedupEntry, ElectionRecord, MemberRegistration};
 use relay_protocol::{Event, Job};
 use schemars::{JsonSchema, schema_for};
 
@@ -18,6 +18,10 @@ pub(crate) fn documents() -> Vec<(&'static str, String)> {
         ("audit-entry.v1.json", text::<AuditEntry>("One entry of the audit trail; a record is a JSON list of them.")),
         ("control.v1.json", text::<ControlRecord>("The value of a record in a lane's control topic.")),
         ("dedup.v1.json", text::<DedupEntry>("The value of a record in a lane's dedup topic.")),
+        (
+            "backend-drain.v1.json",
+            text::<BackendDrain>("The value of a drained backend's record in the cluster topic."),
+        ),
         ("member.v1.json", text::<MemberRegistration>("The value of a member's record in the cluster topic.")),
         ("election.v1.json", text::<ElectionRecord>("The value of a record in the election topic.")),
     ]

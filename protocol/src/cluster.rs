@@ -80,18 +80,28 @@ pub struct HeartbeatReply {
     pub lease_ttl_ms: u64,
     /// Every backend.
     pub backends: Vec<BackendInfo>,
+    /// Whether a DNS name leads to no backend now. What it will lead to may have any model: nothing is refused for want of one.
+    #[serde(default)]
+    pub backends_expected: bool,
     /// When the next heartbeat should come, in milliseconds.
     pub heartbeat_interval_ms: u64,
 }
 
 /// A backend as the coordinator sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BackendInfo {
-    /// Its URL, also its name.
+    /// Its URL, also its name. If a DNS name led to it, the URL has its address.
     pub url: String,
+    /// The URL by the DNS name that led to it, if one did: requests carry that name as their host, and a certificate must be
+    /// of that name, though the connection is made to the address in `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
     /// Whether its last probe succeeded.
     pub healthy: bool,
-    /// Why not, if not.
+    /// Whether it gets requests at all.
+    #[serde(default)]
+    pub state: BackendState,
+    /// Why it is not healthy, why it drains, or what is wrong with the name that led to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Models that it offers, sorted; empty if never probed.
@@ -102,6 +112,53 @@ pub struct BackendInfo {
     pub slots_granted: u32,
     /// Of these, in use by the nodes' last word.
     pub slots_in_use: u32,
+}
+
+/// Whether a backend gets requests at all; whether it can take them is another question.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendState {
+    /// It does.
+    #[default]
+    Serving,
+    /// It gets nothing new; requests run there, or may run.
+    Draining,
+    /// It gets nothing new, and nothing runs there.
+    Drained,
+}
+
+impl BackendState {
+    /// The state as written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// A DNS name that leads to backends, as the coordinator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BackendNameInfo {
+    /// The URL with the name, as in the settings.
+    pub url: String,
+    /// Backends that it leads to.
+    pub backends: u32,
+    /// What is wrong with its last answer, or with what that names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A request that a backend be drained, or get requests again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendOrder {
+    /// Its URL, as it is listed.
+    pub backend: String,
+    /// Who asks, if a node passes it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
 }
 
 /// A node as the coordinator sees it.

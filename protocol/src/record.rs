@@ -350,6 +350,35 @@ pub enum ElectionRecord {
 /// Key of all records of the election topic: compaction keeps the newest.
 pub const ELECTION_KEY: &str = "leader";
 
+/// A record of the cluster topic: a backend that gets no requests until someone says otherwise. The record's key is
+/// [`BackendDrain::key_of`]; a tombstone under it says that the backend gets requests again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BackendDrain {
+    /// URL of the backend, as it is listed.
+    pub backend: String,
+    /// Who asked for it.
+    pub subject: String,
+    /// When.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub at: u64,
+}
+
+impl BackendDrain {
+    /// Key of the record about `backend`.
+    pub fn key_of(backend: &str) -> String {
+        format!("{DRAIN_KEY}{backend}")
+    }
+
+    /// The backend that the record with this key is about; `None` for other records of the topic.
+    pub fn backend_of(key: &[u8]) -> Option<&str> {
+        std::str::from_utf8(key).ok()?.strip_prefix(DRAIN_KEY)
+    }
+}
+
+/// How the keys of drained backends begin in the cluster topic.
+const DRAIN_KEY: &str = "drain/";
+
 /// Header of a dead letter: why, as [`JobError`] in JSON. The record's value and key are the original's, and so are the
 /// headers that do not begin with [`HEADER_OURS`]. A record of the topic with [`crate::dead_letter::HEADER_MARK`] is no
 /// letter.
@@ -394,7 +423,7 @@ pub struct AuditEntry {
     #[serde(with = "rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: u64,
-    /// What: `job.accepted`, `job.attempt`, `job.cancel_requested`, `job.handed_over`, `job.outcome`, `letter.redriven`, `letter.dropped`, `denied`, `session.opened`, `session.resumed`, `session.moved`, `session.closed`, `node.joined`, `node.left`.
+    /// What: `job.accepted`, `job.attempt`, `job.cancel_requested`, `job.handed_over`, `job.outcome`, `letter.redriven`, `letter.dropped`, `denied`, `session.opened`, `session.resumed`, `session.moved`, `session.closed`, `node.joined`, `node.left`, `backend.drained`, `backend.resumed`.
     pub action: String,
     /// Name of the writer.
     pub node: String,

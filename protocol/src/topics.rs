@@ -16,7 +16,7 @@ pub const DEAD_LETTERS: &str = "media.dlq";
 /// The audit trail.
 pub const AUDIT: &str = "media.audit";
 /// Facts about the cluster, compacted by key, in one partition: the object store's identity, registrations of the members
-/// that commit ([`crate::record::MemberRegistration`]).
+/// that commit ([`crate::record::MemberRegistration`]), backends that are drained ([`crate::record::BackendDrain`]).
 pub const CLUSTER: &str = "media.cluster";
 /// Which coordinator leads ([`crate::record::ElectionRecord`]), in one partition.
 pub const ELECTION: &str = "media.election";

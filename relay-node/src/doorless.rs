@@ -26,7 +26,7 @@ pub struct Ports {
     pub random: Arc<dyn Random>,
     /// What does built-in tasks.
     pub builtin: Arc<dyn Backend>,
-    /// Makes the client of a backend from its URL.
+    /// Makes the client of a backend.
     pub connect: Box<Connect>,
     /// The object store, instead of the one that the settings name.
     pub store: Arc<dyn ObjectStore>,

@@ -13,6 +13,7 @@ pub mod http_trace;
 pub mod metrics;
 pub mod ops_http;
 pub mod random;
+pub mod reach;
 pub mod settings;
 pub mod shutdown;
 pub mod supervise;

@@ -15,6 +15,7 @@ use relay_runtime::auth::{Scope, ScopeSet, StaticToken, TokenHash};
 use relay_runtime::metrics;
 use relay_runtime::random::{Random, SystemRandom};
 use relay_runtime::settings::Map;
+use relay_runtime::telemetry::TelemetrySettings;
 use sha2::{Digest, Sha256};
 
 /// Folder of the embedded log in the data folder.
@@ -27,8 +28,11 @@ const TOKEN_FILE: &str = "node-token";
 /// The job view in the data folder; it can be deleted while nothing runs.
 const VIEW_FILE: &str = "view/jobs.sqlite";
 
-/// Variables of the section that only the coordinator has.
-const TOPICS: &str = "RELAY__TOPICS__";
+/// Variables that only the coordinator has.
+const OF_COORDINATOR: [&str; 4] =
+    ["RELAY__TOPICS__", "RELAY__BACKENDS__DNS", "RELAY__BACKENDS__DRAIN", "RELAY__BACKENDS__PROBE"];
+/// Variables that count for the coordinator and for nodes.
+const SHARED: [&str; 2] = ["RELAY__AUTH__", "RELAY__TELEMETRY__"];
 
 /// Pause between two looks whether a node has heard from the coordinator.
 const HEARTBEAT_LOOK: Duration = Duration::from_millis(2);
@@ -44,8 +48,8 @@ pub struct Options {
     pub nodes: u32,
     /// LocalAI servers: URL or URL;slots=N.
     pub backends: Vec<String>,
-    /// `RELAY__…` variables for the nodes; those of `auth` and `telemetry` count for the coordinator too, those of
-    /// `topics` for it alone.
+    /// `RELAY__…` variables for the nodes; those of `auth` and `telemetry` count for the coordinator too, those of `topics`,
+    /// `backends.dns…`, `backends.drain…` and `backends.probe…` for it alone.
     pub env: Map<String, String>,
     /// The log; `None` for the embedded one in the data folder.
     pub log: Option<Arc<dyn Log>>,
@@ -65,6 +69,19 @@ impl Options {
             log: None,
             builtin: None,
         }
+    }
+
+    /// How the process logs and traces.
+    ///
+    /// # Errors
+    /// A variable of the nodes that cannot be used.
+    pub fn telemetry(&self) -> anyhow::Result<TelemetrySettings> {
+        Ok(self.of_nodes()?.telemetry)
+    }
+
+    fn of_nodes(&self) -> anyhow::Result<relay_node::settings::Settings> {
+        let env = self.env_of(|name| !begins(name, &OF_COORDINATOR));
+        Ok(relay_node::settings::Settings::load(None, env)?)
     }
 
     fn env_of(&self, wanted: impl Fn(&str) -> bool) -> Map<String, String> {
@@ -156,8 +173,12 @@ async fn ready(node: &Node) {
     }
 }
 
+fn begins(name: &str, with: &[&str]) -> bool {
+    with.iter().any(|section| name.starts_with(section))
+}
+
 fn node_settings(options: &Options, number: u32) -> anyhow::Result<relay_node::settings::Settings> {
-    let mut settings = relay_node::settings::Settings::load(None, options.env_of(|name| !name.starts_with(TOPICS)))?;
+    let mut settings = options.of_nodes()?;
     settings.listen = if number == 1 { options.listen.clone() } else { format!("{}:0", host(&options.listen)?) };
     settings.node.name = format!("node-{number}");
     settings.node.advertised_url = "auto".to_owned();
@@ -166,8 +187,7 @@ fn node_settings(options: &Options, number: u32) -> anyhow::Result<relay_node::s
 }
 
 async fn start_coordinator(options: &Options, token: Option<&str>, log: Arc<dyn Log>) -> anyhow::Result<Coordinator> {
-    let shared = ["RELAY__AUTH__", "RELAY__TELEMETRY__", TOPICS];
-    let env = options.env_of(|name| shared.iter().any(|section| name.starts_with(section)));
+    let env = options.env_of(|name| begins(name, &OF_COORDINATOR) || begins(name, &SHARED));
     let mut settings = coordinator::Settings::load(None, env)?;
     settings.listen = "127.0.0.1:0".to_owned();
     settings.http.threads = 1;

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use relay_node::settings::Settings;
 use relay_runtime::{settings, shutdown, telemetry};
 use standalone::{Options, Standalone};
 
@@ -34,8 +33,8 @@ async fn main() -> anyhow::Result<()> {
     let Arguments { listen, data_dir, nodes, backends } = Arguments::parse();
     let env = settings::process_env()?;
     let stop = shutdown::on_signals()?;
-    let mut telemetry = telemetry::init(&Settings::load(None, env.clone())?.telemetry)?;
     let options = Options { listen, nodes, backends, env, ..Options::new(data_dir) };
+    let mut telemetry = telemetry::init(&options.telemetry()?)?;
     let standalone = tokio::select! {
         started = Standalone::start(options) => started?,
         () = stop.cancelled() => return Ok(()),

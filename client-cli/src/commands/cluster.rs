@@ -1,8 +1,8 @@
-//! `backends` and `nodes`: what the coordinator shows of the cluster, asked of any server.
+//! `nodes`: what the coordinator shows of the cluster, asked of any server.
 
 use std::process::ExitCode;
 
-use relay_protocol::cluster::{BackendInfo, NodeInfo};
+use relay_protocol::cluster::NodeInfo;
 use relay_protocol::{ErrorCode, JobError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,21 +11,6 @@ use super::http;
 use crate::cli::ListArgs;
 use crate::output::{Failure, print_line};
 use crate::settings::ClientSettings;
-
-/// Lists the backends.
-pub(crate) async fn backends(settings: &ClientSettings, args: &ListArgs) -> Result<ExitCode, Failure> {
-    let list = list(settings, "backends").await?;
-    if args.json {
-        return as_json(&list);
-    }
-    let backends: Vec<BackendInfo> = parse(list)?;
-    let rows = backends.into_iter().map(|backend| {
-        let health = if backend.healthy { "healthy".to_owned() } else { backend.reason.unwrap_or("down".to_owned()) };
-        let slots = format!("{}/{}/{}", backend.slots_in_use, backend.slots_granted, backend.slots);
-        vec![backend.url, health, slots, backend.models.join(", ")]
-    });
-    table(&["BACKEND", "HEALTH", "IN USE/GRANTED/SLOTS", "MODELS"], rows.collect())
-}
 
 /// Lists the nodes.
 pub(crate) async fn nodes(settings: &ClientSettings, args: &ListArgs) -> Result<ExitCode, Failure> {
@@ -58,7 +43,8 @@ async fn list(settings: &ClientSettings, what: &str) -> Result<Value, Failure> {
     })
 }
 
-fn parse<T: DeserializeOwned>(list: Value) -> Result<Vec<T>, Failure> {
+/// What the server said, as `T`.
+pub(super) fn parse<T: DeserializeOwned>(list: Value) -> Result<T, Failure> {
     let unreadable = |error| JobError::new(ErrorCode::Internal, format!("the server's list cannot be read: {error}"));
     Ok(serde_json::from_value(list).map_err(unreadable)?)
 }

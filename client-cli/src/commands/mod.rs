@@ -1,5 +1,6 @@
 //! One module per command of the CLI.
 
+pub(crate) mod backends;
 pub(crate) mod cancel;
 pub(crate) mod cluster;
 pub(crate) mod dlq;

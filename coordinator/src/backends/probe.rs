@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode};
+use relay_runtime::reach::Reach;
+use reqwest::{Client, ClientBuilder, Method, Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -60,6 +61,9 @@ pub enum ProbeError {
     /// Its list of models cannot be read.
     #[error("/v1/models: {0}")]
     Invalid(String),
+    /// Its URL cannot be asked at all.
+    #[error("{0}")]
+    Unusable(String),
     /// The key file cannot be used.
     #[error("api_key_file {path}: {reason}")]
     KeyFile {
@@ -80,6 +84,7 @@ impl ProbeError {
             Self::NotReady { .. } => "not_ready",
             Self::Invalid(_) => "invalid",
             Self::KeyFile { .. } => "key_file",
+            Self::Unusable(_) => "unusable",
         }
     }
 }
@@ -108,22 +113,26 @@ impl Prober {
     /// # Errors
     /// The HTTP client cannot be built.
     pub fn new(timeout: Duration) -> reqwest::Result<Self> {
-        let client = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(timeout)
-            .user_agent(concat!("media-relay-coordinator/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { client, timeout })
+        Ok(Self { client: builder(timeout).build()?, timeout })
+    }
+
+    /// The way to a backend, for its probes.
+    ///
+    /// # Errors
+    /// [`ProbeError::Unusable`].
+    pub fn reach(&self, entry: &BackendEntry) -> Result<Reach, ProbeError> {
+        let reach = Reach::new(&self.client, || builder(self.timeout), &entry.url, entry.via.as_deref());
+        reach.map_err(|error| ProbeError::Unusable(error.to_string()))
     }
 
     /// The backend's models, sorted, each once.
     ///
     /// # Errors
     /// [`ProbeError`].
-    pub async fn probe(&self, entry: &BackendEntry) -> Result<Vec<String>, ProbeError> {
+    pub async fn probe(&self, entry: &BackendEntry, reach: &Reach) -> Result<Vec<String>, ProbeError> {
         let key = read_key(entry).await?;
         self.within("/readyz", async {
-            let status = self.get(entry, "/readyz", key.as_deref()).await?.status();
+            let status = get(reach, "/readyz", key.as_deref()).await?.status();
             // A server of another make has no /readyz; its models decide.
             if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
                 return Ok(());
@@ -132,7 +141,7 @@ impl Prober {
         })
         .await?;
         self.within("/v1/models", async {
-            let response = self.get(entry, "/v1/models", key.as_deref()).await?;
+            let response = get(reach, "/v1/models", key.as_deref()).await?;
             success("/v1/models", response.status())?;
             models(&body(response).await?)
         })
@@ -147,14 +156,23 @@ impl Prober {
         let timeout_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         timeout(self.timeout, answer).await.unwrap_or(Err(ProbeError::TimedOut { path, timeout_ms }))
     }
+}
 
-    async fn get(&self, entry: &BackendEntry, path: &'static str, key: Option<&str>) -> Result<Response, ProbeError> {
-        let mut request = self.client.get(format!("{}{path}", entry.url));
-        if let Some(key) = key {
-            request = request.bearer_auth(key);
-        }
-        request.send().await.map_err(|error| ProbeError::Unreachable { path, reason: words(&error) })
+/// Straight to the backend, as nodes go: no proxy, and nowhere else if it says so.
+fn builder(timeout: Duration) -> ClientBuilder {
+    Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(timeout)
+        .no_proxy()
+        .user_agent(concat!("media-relay-coordinator/", env!("CARGO_PKG_VERSION")))
+}
+
+async fn get(reach: &Reach, path: &'static str, key: Option<&str>) -> Result<Response, ProbeError> {
+    let mut request = reach.request(Method::GET, path);
+    if let Some(key) = key {
+        request = request.bearer_auth(key);
     }
+    request.send().await.map_err(|error| ProbeError::Unreachable { path, reason: words(&error) })
 }
 
 fn success(path: &'static str, status: StatusCode) -> Result<(), ProbeError> {

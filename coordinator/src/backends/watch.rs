@@ -31,11 +31,16 @@ pub async fn watch(
     shutdown: CancellationToken,
 ) {
     let mut failures = 0_u32;
+    let reach = prober.reach(&entry);
+    let probe = async || match &reach {
+        Ok(reach) => prober.probe(&entry, reach).await,
+        Err(error) => Err(error.clone()),
+    };
     loop {
         let began = Instant::now();
         let found = tokio::select! {
             () = shutdown.cancelled() => return,
-            found = prober.probe(&entry) => found,
+            found = probe() => found,
         };
         metrics::probe(&entry.url, began.elapsed(), found.as_ref().map_or_else(|error| error.label(), |_| "ok"));
         let delay = match &found {

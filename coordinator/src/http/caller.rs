@@ -23,6 +23,18 @@ pub(super) struct JobsCaller(pub(super) Identity);
 /// A caller that may cancel jobs: with the scope `jobs:cancel`, or a node that asks for one.
 pub(super) struct CancelCaller(pub(super) Identity);
 
+/// A caller that may order backends about: with the scope `admin`, or a node that asks for one.
+pub(super) struct AdminCaller(pub(super) Identity);
+
+impl FromRequest for AdminCaller {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(allow_or_node(request, Scope::Admin).map(Self))
+    }
+}
+
 impl FromRequest for JobsCaller {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;

@@ -46,11 +46,6 @@ pub(super) async fn nodes(_: ReadCaller, api: Data<Api>) -> Result<Json<Value>, 
     Ok(Json(json!({ "nodes": view.nodes(api.registry.now_ms()) })))
 }
 
-pub(super) async fn backends(_: ReadCaller, api: Data<Api>) -> Result<Json<Value>, ApiError> {
-    let view = api.registry.leading_view().map_err(refusal)?;
-    Ok(Json(json!({ "backends": view.backends })))
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
@@ -79,7 +74,7 @@ pub(super) async fn placement(_: ReadCaller, api: Data<Api>) -> Result<Json<Plac
     placed.map(Json).ok_or_else(|| own("no_ready_node", StatusCode::SERVICE_UNAVAILABLE, message, true))
 }
 
-fn refusal(error: RegistryError) -> ApiError {
+pub(super) fn refusal(error: RegistryError) -> ApiError {
     let message = error.to_string();
     match error {
         RegistryError::Refused(HeartbeatRefusal::Stale { .. }) => {

@@ -5,7 +5,8 @@
 //! | `POST /v1/heartbeat` | `cluster:node` | `HeartbeatReply`; 409 `stale_incarnation` |
 //! | `GET /v1/cluster` | `cluster:read` | `ClusterInfo` |
 //! | `GET /v1/nodes` | `cluster:read` | `{"nodes":[NodeInfo]}` |
-//! | `GET /v1/backends` | `cluster:read` | `{"backends":[BackendInfo]}` |
+//! | `GET /v1/backends` | `cluster:read` | `{"backends":[BackendInfo],"names":[BackendNameInfo]}` |
+//! | `POST /v1/backends/drain`, `…/resume` | `admin` | `{"backend":BackendInfo or null}`; 404 `unknown_backend` |
 //! | `GET /v1/sessions?limit=&after=` | `cluster:read` | `{"sessions":[SessionInfo],"next":id or null}`, own tenant unless `admin` |
 //! | `GET /v1/placement` | `cluster:read` | `Placement`; 503 `no_ready_node` |
 //! | `GET /v1/jobs?status=&task=&tenant=&since=&limit=&cursor=` | `jobs:read` | `{"jobs":[…],"next":cursor or null,"caught_up":bool}` |
@@ -15,6 +16,7 @@
 //! Of jobs a caller sees its own tenant's, unless it has `admin`; nodes (`cluster:node`) say for which tenant they ask.
 
 mod caller;
+mod drain;
 mod handlers;
 mod jobs;
 
@@ -26,6 +28,7 @@ use relay_runtime::auth::Authenticator;
 use relay_runtime::http_error::{json_config, path_config, query_config};
 
 use crate::audit::AuditTrail;
+use crate::backends::drains::Drains;
 use crate::registry::RegistryHandle;
 use crate::view::JobView;
 
@@ -45,6 +48,8 @@ pub struct Api {
     pub audit: AuditTrail,
     /// The jobs.
     pub view: JobView,
+    /// Where orders about backends are given.
+    pub drains: Drains,
     /// Where requests to cancel are written.
     pub log: Arc<dyn Log>,
     /// Who is who.
@@ -62,7 +67,9 @@ pub fn configure(api: Api) -> impl FnOnce(&mut web::ServiceConfig) {
             .service(web::resource("/v1/heartbeat").route(web::post().to(handlers::heartbeat)))
             .service(web::resource("/v1/cluster").route(web::get().to(handlers::cluster)))
             .service(web::resource("/v1/nodes").route(web::get().to(handlers::nodes)))
-            .service(web::resource("/v1/backends").route(web::get().to(handlers::backends)))
+            .service(web::resource("/v1/backends").route(web::get().to(drain::list)))
+            .service(web::resource("/v1/backends/drain").route(web::post().to(drain::drain)))
+            .service(web::resource("/v1/backends/resume").route(web::post().to(drain::resume)))
             .service(web::resource("/v1/sessions").route(web::get().to(handlers::sessions)))
             .service(web::resource("/v1/placement").route(web::get().to(handlers::placement)))
             .service(web::resource("/v1/jobs").route(web::get().to(jobs::list)))

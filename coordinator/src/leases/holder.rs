@@ -19,6 +19,8 @@ pub(super) struct Held {
     pub(super) reported: u32,
     /// Requests that it reported.
     pub(super) in_use: u32,
+    /// Whether it reported at all since the backend is in the table.
+    pub(super) told: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Holder {
         self.spare = report.ready && !report.draining;
         self.demand = report.demand.to_vec();
         for held in &mut self.held {
-            (held.reported, held.in_use) = (0, 0);
+            (held.reported, held.in_use, held.told) = (0, 0, true);
         }
         for hold in report.holds {
             if let Some(at) = index_of(&hold.backend) {

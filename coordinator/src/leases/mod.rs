@@ -7,8 +7,10 @@
 //!   *sending* of its last answered heartbeat, and the table from the arrival.
 //!
 //! A new table (after a restart) knows nothing of earlier grants: for `restart_wait_ms` it adopts what nodes report and
-//! gives nothing new. A new life of a node does not inherit the slots of the one before, which may still run.
+//! gives nothing new. A new life of a node does not inherit the slots of the one before, which may still run. A backend that
+//! comes to the table later may be in use from an earlier time: until every holder has reported since, it is not given away.
 
+mod backends;
 mod ceiling;
 mod holder;
 pub mod plan;
@@ -79,6 +81,8 @@ struct BackendSlots {
     name: Arc<str>,
     slots: u32,
     offering: Offering,
+    /// Nobody gets its slots any more.
+    closed: bool,
 }
 
 /// Name and life of a node.
@@ -99,7 +103,7 @@ impl LeaseTable {
     /// A table that begins at `now_ms` with these backends (name, slots); a name that comes twice counts once.
     pub fn new(rules: LeaseRules, now_ms: u64, backends: impl IntoIterator<Item = (Arc<str>, u32)>) -> Self {
         let backends: BTreeMap<_, _> = backends.into_iter().collect();
-        let known = |(name, slots)| BackendSlots { name, slots, offering: Offering::Unknown };
+        let known = |(name, slots)| BackendSlots { name, slots, offering: Offering::Unknown, closed: false };
         Self {
             rules,
             grants_from_ms: now_ms.saturating_add(rules.restart_wait_ms),
@@ -151,8 +155,7 @@ impl LeaseTable {
 
     /// The holder's fair slots, one number for each backend.
     fn targets(&self, id: &HolderId) -> Vec<u32> {
-        let usable: Vec<usize> =
-            (0..self.backends.len()).filter(|&at| matches!(self.backends[at].offering, Offering::Usable(_))).collect();
+        let usable: Vec<usize> = (0..self.backends.len()).filter(|&at| self.backends[at].is_usable()).collect();
         let models = |at: usize| match &self.backends[at].offering {
             Offering::Usable(models) => models.as_slice(),
             Offering::Unknown | Offering::Down => &[],
@@ -175,13 +178,15 @@ impl LeaseTable {
         let settled = now_ms >= self.grants_from_ms;
         for (at, backend) in self.backends.iter().enumerate() {
             let others = self.holders.iter().filter(|(other, _)| *other != id).map(|(_, holder)| &holder.held[at]);
-            let (taken, used) = others.fold((0_u32, 0_u32), |(taken, used), held| {
-                (taken.saturating_add(held.ceiling.slots()), used.saturating_add(held.in_use))
+            let (taken, used, told) = others.fold((0_u32, 0_u32, true), |(taken, used, told), held| {
+                (taken.saturating_add(held.ceiling.slots()), used.saturating_add(held.in_use), told && held.told)
             });
+            let settled = settled && told;
             let room = backend.slots.saturating_sub(taken);
             let Some(holder) = self.holders.get_mut(id) else { return answer };
             let held = &mut holder.held[at];
             let target = match backend.offering {
+                _ if backend.closed => 0,
                 _ if holder.draining => held.in_use,
                 Offering::Unknown => held.reported,
                 Offering::Usable(_) => targets[at],

@@ -1,11 +1,11 @@
 //! The registry's one writer: an actor behind a handle with permits, started afresh when it dies. It only takes heartbeats and
 //! places sessions while this coordinator leads, and begins anew with each term.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix::prelude::*;
-use relay_protocol::cluster::{Heartbeat, HeartbeatReply, Placement};
+use relay_protocol::cluster::{BackendInfo, Heartbeat, HeartbeatReply, Placement};
 use relay_runtime::admission::{AdmissionError, Permit, Permits};
 use relay_runtime::supervise::{LifeLine, RestartPolicy, life_line, supervise};
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::{Happening, HeartbeatRefusal, Registry, RegistryRules, Sender};
 use super::view::View;
+use crate::backends::roster::{Found, Roster};
 use crate::backends::{BackendEntry, ProbeReport};
 use crate::election::{Office, OfficeWatch};
 use crate::metrics;
@@ -60,6 +61,8 @@ struct Shared {
     permits: Permits,
     view: watch::Sender<Arc<View>>,
     office: OfficeWatch,
+    /// What every writer is told at its start, and when it changes.
+    roster: Mutex<Roster>,
     /// Zero of the registry's clock.
     born: Instant,
 }
@@ -84,6 +87,7 @@ impl RegistryHandle {
                 permits: Permits::new("registry", REGISTRY_REQUESTS_MAX),
                 view: watch::Sender::new(Arc::default()),
                 office,
+                roster: Mutex::default(),
                 born: Instant::now(),
             }),
         };
@@ -95,7 +99,8 @@ impl RegistryHandle {
                     rules.leases.restart_wait_ms = rules.leases.lease_ttl_ms;
                 }
                 let (line, death) = life_line();
-                let core = Registry::new(rules, shared.now_ms(), &backends);
+                let mut core = Registry::new(rules, shared.now_ms(), &backends);
+                core.renew(&shared.roster());
                 let writer =
                     Writer { core, leads: None, shared: shared.clone(), witness: witness.clone(), _line: line };
                 writer.publish();
@@ -132,6 +137,27 @@ impl RegistryHandle {
     pub async fn probed(&self, backend: Arc<str>, report: ProbeReport) -> Result<(), RegistryError> {
         let (writer, permit) = self.admitted().await?;
         writer.send(Probed { backend, report, _permit: permit }).await.map_err(|_| RegistryError::Away)
+    }
+
+    /// Changes what is known of backends beside the settings.
+    ///
+    /// # Errors
+    /// [`RegistryError::Overloaded`] or [`RegistryError::Away`]: the writer will hear of it with the next change, or when it
+    /// is started again.
+    pub async fn renew(&self, change: impl FnOnce(&mut Roster)) -> Result<(), RegistryError> {
+        change(&mut self.shared.roster());
+        let (writer, permit) = self.admitted().await?;
+        writer.send(Renew { _permit: permit }).await.map_err(|_| RegistryError::Away)
+    }
+
+    /// Says what is known of backends before the writer begins: to be called right after [`start`](Self::start).
+    pub fn begin_with(&self, found: Found) {
+        self.shared.roster().found = found;
+    }
+
+    /// What is known of backends beside the settings.
+    pub fn roster(&self) -> Roster {
+        self.shared.roster().clone()
     }
 
     /// The node for a new session; `None` if none is ready and reachable by clients.
@@ -203,6 +229,10 @@ impl Shared {
         office.leads().ok_or_else(|| RegistryError::NotLeader { leader: office.leader_url.clone() })
     }
 
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -240,7 +270,10 @@ impl Writer {
     }
 
     fn publish(&self) {
-        self.shared.view.send_replace(Arc::new(self.core.view()));
+        let before = self.shared.view.send_replace(Arc::new(self.core.view()));
+        let view = self.shared.view.borrow();
+        let is_gone = |known: &&BackendInfo| view.backends.binary_search_by(|now| now.url.cmp(&known.url)).is_err();
+        before.backends.iter().filter(is_gone).for_each(|known| metrics::gone(&known.url));
     }
 
     fn tell(&self, happenings: Vec<Happening>) {
@@ -281,6 +314,12 @@ struct Probed {
 }
 
 #[derive(Message)]
+#[rtype(result = "()")]
+struct Renew {
+    _permit: Permit,
+}
+
+#[derive(Message)]
 #[rtype(result = "Result<Option<Placement>, RegistryError>")]
 struct Place {
     _permit: Permit,
@@ -315,6 +354,15 @@ impl Handler<Probed> for Writer {
 
     fn handle(&mut self, message: Probed, _: &mut Self::Context) {
         self.core.probed(&message.backend, message.report);
+        self.publish();
+    }
+}
+
+impl Handler<Renew> for Writer {
+    type Result = ();
+
+    fn handle(&mut self, _: Renew, _: &mut Self::Context) {
+        self.core.renew(&self.shared.roster());
         self.publish();
     }
 }

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use relay_protocol::cluster::{BackendInfo, Heartbeat, HeartbeatReply, Placement};
+use relay_protocol::cluster::{Heartbeat, HeartbeatReply, Placement};
 use relay_protocol::limits::is_name;
 
+use super::backends::Backends;
 use super::view::{NodeRecord, NodeState, View};
+use crate::backends::roster::Roster;
 use crate::backends::{BackendEntry, ProbeReport};
-use crate::leases::{Grants, LeaseRules, LeaseTable, Offering, Report};
+use crate::leases::{Grants, LeaseRules, LeaseTable, Report};
 use crate::placement::{Candidate, Recent, least_loaded};
 
 /// Sessions of one heartbeat that are kept for display.
@@ -113,36 +115,21 @@ struct Node {
     recent: Recent,
 }
 
-#[derive(Debug)]
-struct Backend {
-    name: Arc<str>,
-    slots: u32,
-    last: Option<ProbeReport>,
-    /// From the last probe that succeeded.
-    models: Vec<String>,
-}
-
 /// The registry: one writer, no clock, no I/O.
 #[derive(Debug)]
 pub struct Registry {
     rules: RegistryRules,
     nodes: BTreeMap<String, Node>,
-    /// Sorted by name.
-    backends: Vec<Backend>,
+    backends: Backends,
     leases: LeaseTable,
 }
 
 impl Registry {
     /// A registry that begins at `now_ms` and knows no node.
     pub fn new(rules: RegistryRules, now_ms: u64, backends: &[BackendEntry]) -> Self {
-        let mut known: Vec<_> = backends
-            .iter()
-            .map(|entry| Backend { name: entry.url.clone(), slots: entry.slots, last: None, models: Vec::new() })
-            .collect();
-        known.sort_by(|a, b| a.name.cmp(&b.name));
         let slots = backends.iter().map(|entry| (entry.url.clone(), entry.slots));
         let leases = LeaseTable::new(rules.leases, now_ms, slots);
-        Self { rules, nodes: BTreeMap::new(), backends: known, leases }
+        Self { rules, nodes: BTreeMap::new(), backends: Backends::new(backends), leases }
     }
 
     /// Begins to lead under `incarnation`: an earlier leader, ourselves maybe, may have granted what it wanted. So nodes and
@@ -155,13 +142,7 @@ impl Registry {
     /// Leads no more: what nodes and leases were known is not true for long.
     pub fn rest(&mut self, now_ms: u64) {
         self.nodes.clear();
-        let slots = self.backends.iter().map(|backend| (backend.name.clone(), backend.slots));
-        self.leases = LeaseTable::new(self.rules.leases, now_ms, slots);
-        for backend in &self.backends {
-            if let Some(report) = &backend.last {
-                self.leases.offer(&backend.name, offering(report));
-            }
-        }
+        self.leases = self.backends.lease_anew(self.rules.leases, now_ms);
     }
 
     /// Takes a heartbeat; the first of a life registers it.
@@ -239,24 +220,26 @@ impl Registry {
             coordinator_incarnation: self.rules.incarnation,
             grants: grants.slots,
             lease_ttl_ms: self.rules.leases.lease_ttl_ms,
-            backends: self.backend_infos(),
+            backends: self.backends.infos(&self.leases),
+            backends_expected: self.backends.are_expected(),
             heartbeat_interval_ms: interval,
         }
     }
 
     /// Takes what a probe found; an unknown backend is ignored.
     pub fn probed(&mut self, backend: &str, report: ProbeReport) {
-        let Some(known) = self.backends.iter_mut().find(|known| &*known.name == backend) else { return };
-        if let Ok(models) = &report {
-            known.models.clone_from(models);
-        }
-        self.leases.offer(backend, offering(&report));
-        known.last = Some(report);
+        self.backends.probed(&mut self.leases, backend, report);
+    }
+
+    /// Takes what is told of backends beside the settings, as a whole.
+    pub fn renew(&mut self, roster: &Roster) {
+        self.backends.renew(&mut self.leases, roster);
     }
 
     /// Lets time pass: who was silent for too long is lost, and forgotten later.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Happening> {
         self.leases.pass_time(now_ms);
+        self.backends.sweep(&mut self.leases);
         let mut happenings = Vec::new();
         for (name, node) in &mut self.nodes {
             if !node.left && node.record.is_lost(now_ms, self.rules.node_timeout_ms) {
@@ -291,26 +274,6 @@ impl Registry {
         Some(placement)
     }
 
-    fn backend_infos(&self) -> Vec<BackendInfo> {
-        let info = |backend: &Backend| {
-            let (slots_granted, slots_in_use) = self.leases.usage(&backend.name);
-            BackendInfo {
-                url: backend.name.to_string(),
-                healthy: matches!(backend.last, Some(Ok(_))),
-                reason: match &backend.last {
-                    None => Some("not probed yet".to_owned()),
-                    Some(Err(reason)) => Some(reason.clone()),
-                    Some(Ok(_)) => None,
-                },
-                models: backend.models.clone(),
-                slots: backend.slots,
-                slots_granted,
-                slots_in_use,
-            }
-        };
-        self.backends.iter().map(info).collect()
-    }
-
     /// A snapshot for readers.
     pub fn view(&self) -> View {
         let node = |node: &Node| {
@@ -321,13 +284,10 @@ impl Registry {
             incarnation: self.rules.incarnation,
             node_timeout_ms: self.rules.node_timeout_ms,
             nodes: self.nodes.values().map(node).collect(),
-            backends: self.backend_infos(),
+            backends: self.backends.infos(&self.leases),
+            names: self.backends.names(),
         }
     }
-}
-
-fn offering(report: &ProbeReport) -> Offering {
-    report.as_ref().map_or(Offering::Down, |models| Offering::Usable(models.clone()))
 }
 
 impl Node {

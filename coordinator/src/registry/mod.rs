@@ -2,6 +2,7 @@
 //! ([`core`]); readers take a snapshot ([`view`]) and never wait for the writer.
 
 pub mod actor;
+mod backends;
 pub mod core;
 pub mod view;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use relay_protocol::cluster::{BackendInfo, ClusterInfo, Heartbeat, NodeInfo, NodeLoad, SessionInfo, SlotGrant};
+use relay_protocol::cluster::{
+    BackendInfo, BackendNameInfo, ClusterInfo, Heartbeat, NodeInfo, NodeLoad, SessionInfo, SlotGrant,
+};
 use relay_protocol::id::SessionId;
 
 /// A node's last heartbeat.
@@ -98,6 +100,8 @@ pub struct View {
     pub nodes: Vec<(Arc<NodeRecord>, Vec<SlotGrant>)>,
     /// Backends sorted by URL.
     pub backends: Vec<BackendInfo>,
+    /// The DNS names that lead to some of them.
+    pub names: Vec<BackendNameInfo>,
 }
 
 /// One page of sessions.

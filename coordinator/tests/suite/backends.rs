@@ -42,11 +42,12 @@ fn localai(request: &HttpRequest) -> HttpResponse {
 
 async fn probe_entry(entry: BackendEntry) -> Result<Vec<String>, ProbeError> {
     relay_runtime::tls::install_provider();
-    Prober::new(Duration::from_millis(500)).unwrap().probe(&entry).await
+    let prober = Prober::new(Duration::from_millis(500)).unwrap();
+    prober.probe(&entry, &prober.reach(&entry)?).await
 }
 
 async fn probe(url: &str) -> Result<Vec<String>, ProbeError> {
-    probe_entry(BackendEntry { url: url.into(), slots: 1, api_key_file: None }).await
+    probe_entry(BackendEntry { url: url.into(), via: None, slots: 1, api_key_file: None }).await
 }
 
 #[actix_web::test]
@@ -101,6 +102,7 @@ async fn a_key_is_sent_and_a_missing_one_is_named() {
     std::fs::write(&file, "sk-lab\n").unwrap();
     let with_key = |file: &std::path::Path| BackendEntry {
         url: url.as_str().into(),
+        via: None,
         slots: 1,
         api_key_file: Some(file.to_path_buf()),
     };

@@ -4,11 +4,13 @@
 
 mod backends;
 mod binary;
+mod drains;
 mod election;
 mod http_api;
 mod kafka;
 mod lease_world;
 mod leases;
+mod moving_backends;
 mod placement;
 mod registry;
 mod settings;

@@ -23,7 +23,7 @@ fn rules() -> RegistryRules {
 }
 
 fn registry() -> Registry {
-    let entry = BackendEntry { url: "http://b1".into(), slots: 1, api_key_file: None };
+    let entry = BackendEntry { url: "http://b1".into(), via: None, slots: 1, api_key_file: None };
     Registry::new(rules(), 0, &[entry])
 }
 

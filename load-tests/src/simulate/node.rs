@@ -61,7 +61,9 @@ impl Node {
             clock: Arc::new(clock),
             random: Arc::new(SeededRandom::new(seed)),
             builtin: around.backends.at("builtin", settings.builtin_slots(), gate.clone()),
-            connect: Box::new(move |url: &str| backends.at(url, slots_of(url), of_connect.clone())),
+            connect: Box::new(move |info: &BackendInfo| {
+                Ok(backends.at(&info.url, slots_of(&info.url), of_connect.clone()))
+            }),
             store: around.store.clone(),
         };
         let authenticator = Arc::new(Authenticator::new(&settings.auth)?);
@@ -96,11 +98,10 @@ impl Node {
         let info = |(index, (url, slots, models)): (usize, &(&str, u32, &[&str]))| BackendInfo {
             url: (*url).to_owned(),
             healthy: healthy.get(index).copied().unwrap_or(true),
-            reason: None,
             models: models.iter().map(|model| (*model).to_owned()).collect(),
             slots: *slots,
             slots_granted: *slots,
-            slots_in_use: 0,
+            ..BackendInfo::default()
         };
         let infos: Vec<BackendInfo> = BACKENDS.iter().enumerate().map(info).collect();
         let grants: Vec<SlotGrant> = BACKENDS

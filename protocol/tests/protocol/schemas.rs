@@ -1,7 +1,7 @@
 //! The schema files say what the types say, and what the types write obeys them.
 
 use jsonschema::Validator;
-use relay_protocol::record::{AuditEntry, ControlRecord, DedupEntry, MemberRegistration};
+use relay_protocol::record::{AuditEntry, BackendDrain, ControlRecord, DedupEntry, MemberRegistration};
 use relay_protocol::{Event, Job};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -88,6 +88,17 @@ fn golden_members_obey_the_schema_and_have_their_keys() {
     let member: MemberRegistration = serde_json::from_value(vector["json"].clone()).unwrap();
     assert_eq!(vector["key"], member.key());
     assert!(MemberRegistration::is_key(member.key().as_bytes()) && !MemberRegistration::is_key(b"object-store"));
+}
+
+#[test]
+fn golden_drains_obey_the_schema_and_have_their_keys() {
+    check::<BackendDrain>("record.drain", "backend-drain.v1.json");
+    let vector = golden("record.drain");
+    let drain: BackendDrain = serde_json::from_value(vector["json"].clone()).unwrap();
+    let key = BackendDrain::key_of(&drain.backend);
+    assert_eq!(vector["key"], key);
+    assert_eq!(BackendDrain::backend_of(key.as_bytes()), Some(drain.backend.as_str()));
+    assert!(BackendDrain::backend_of(b"member/x").is_none() && !MemberRegistration::is_key(key.as_bytes()));
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod builtin;
 pub mod cost;
 pub mod forward;
 pub mod in_process;
+pub mod lately;
 pub mod localai;
 pub mod pool;
 pub mod size;

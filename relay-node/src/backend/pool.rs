@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use relay_protocol::cluster::{BackendInfo, SlotDemand, SlotGrant};
+use relay_protocol::cluster::{BackendInfo, BackendState, SlotDemand, SlotGrant};
 use relay_protocol::{ErrorCode, Task};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -16,8 +16,8 @@ use super::{Backend, BackendError};
 use crate::fair::Weights;
 use crate::tenants::RuleBook;
 
-/// Makes the client of a LocalAI backend from its URL.
-pub type Connect = dyn Fn(&str) -> Arc<dyn Backend> + Send + Sync;
+/// Makes the client of a LocalAI backend.
+pub type Connect = dyn Fn(&BackendInfo) -> anyhow::Result<Arc<dyn Backend>> + Send + Sync;
 
 /// A look that is so late, in milliseconds, is not waited for.
 const OVERDUE_MS: u64 = 1_000;
@@ -38,9 +38,41 @@ struct Inner {
 struct State {
     slots: Slots,
     backends: HashMap<String, Arc<dyn Backend>>,
+    /// By which names backends are reached that a name led to.
+    names: HashMap<String, String>,
     waiting: HashMap<Ticket, oneshot::Sender<Result<Slot, Refusal>>>,
     /// When the next look at those who wait is due, if one is.
     looks_at: Option<u64>,
+}
+
+impl State {
+    /// Sees to it that there is a client for a backend; `false` if none can be made.
+    fn connect(&mut self, info: &BackendInfo, connect: &Connect) -> bool {
+        if self.backends.contains_key(&info.url) && self.names.get(&info.url) == info.via.as_ref() {
+            return true;
+        }
+        match connect(info) {
+            Ok(client) => {
+                self.backends.insert(info.url.clone(), client);
+                match &info.via {
+                    Some(via) => self.names.insert(info.url.clone(), via.clone()),
+                    None => self.names.remove(&info.url),
+                };
+                true
+            }
+            Err(error) => {
+                tracing::error!(backend = info.url, error = format!("{error:#}"), "a backend cannot be reached at all");
+                false
+            }
+        }
+    }
+
+    /// Addresses come and go: a client of a backend that is gone and does nothing any more is not kept.
+    fn forget_clients(&mut self) {
+        let kept: BTreeSet<String> = self.slots.in_use().map(|(name, ..)| name.to_owned()).collect();
+        self.backends.retain(|name, _| kept.contains(name));
+        self.names.retain(|name, _| kept.contains(name));
+    }
 }
 
 /// The right to call a backend once; given back when the permit is dropped.
@@ -136,7 +168,8 @@ impl Pool {
         let mut slots = Slots::new(weights, breaker).with_tenants(tenants);
         slots.set_builtin(builtin_slots);
         let backends = HashMap::from([(BUILTIN.to_owned(), builtin)]);
-        let state = Mutex::new(State { slots, backends, waiting: HashMap::new(), looks_at: None });
+        let state =
+            Mutex::new(State { slots, backends, names: HashMap::new(), waiting: HashMap::new(), looks_at: None });
         Self(Arc::new(Inner { state, connect, began: Instant::now() }))
     }
 
@@ -155,7 +188,7 @@ impl Pool {
     /// [`BackendError::Rejected`] if no backend ever could.
     pub async fn acquire(&self, need: Need) -> Result<Slot, BackendError> {
         let (task, model) = (need.kind.task, need.kind.model.clone());
-        let refused = |refusal| refused(refusal, task, model.as_deref());
+        let refused = |refusal| self.refused(refusal, task, model.as_deref());
         let (ticket, answer) = self.ask(need).map_err(refused)?;
         let _withdraw = Withdraw { pool: self, ticket };
         match answer.await {
@@ -181,7 +214,7 @@ impl Pool {
     /// [`BackendError::Rejected`] if not.
     pub fn check(&self, task: Task, model: Option<&str>) -> Result<(), BackendError> {
         let refusal = self.lock().slots.refusal(&Need::of(task, model));
-        refusal.map_or(Ok(()), |refusal| Err(refused(refusal, task, model)))
+        refusal.map_or(Ok(()), |refusal| Err(self.refused(refusal, task, model)))
     }
 
     /// Whether some backend answers, beside those in `avoid`, that can do `task` with `model`: now, or once it has a free
@@ -201,24 +234,27 @@ impl Pool {
         self.lock().slots.back_in(&Need::of(task, model), self.now_ms()).map(Duration::from_millis)
     }
 
+    /// Whether backends may come of which nothing is known: nothing is refused for want of one then.
+    pub fn expect_backends(&self, expected: bool) {
+        self.lock().slots.expect_backends(expected);
+    }
+
     /// Takes in the cluster's backends and what of them this node may use.
     pub fn update(&self, backends: &[BackendInfo], grants: &[SlotGrant]) {
         let granted = |url: &str| grants.iter().find(|grant| grant.backend == url).map_or(0, |grant| grant.slots);
-        let known: BTreeMap<String, Known> = backends
-            .iter()
+        let mut state = self.lock();
+        let reached = backends.iter().filter(|info| state.connect(info, &*self.0.connect));
+        let known: BTreeMap<String, Known> = reached
             .map(|info| {
-                let granted = granted(&info.url);
-                (info.url.clone(), Known { models: info.models.clone(), healthy: info.healthy, granted })
+                let healthy = info.healthy && info.state == BackendState::Serving;
+                (info.url.clone(), Known { models: info.models.clone(), healthy, granted: granted(&info.url) })
             })
             .collect();
-        let mut state = self.lock();
-        for url in known.keys() {
-            if !state.backends.contains_key(url) {
-                state.backends.insert(url.clone(), (self.0.connect)(url));
-            }
-        }
         let urls: Vec<_> = known.keys().cloned().collect();
-        let decided = state.slots.update(known, self.now_ms());
+        let now_ms = self.now_ms();
+        state.slots.remember_models(now_ms, backends.iter().flat_map(|info| &info.models));
+        let decided = state.slots.update(known, now_ms);
+        state.forget_clients();
         let ejected: BTreeSet<String> = state.slots.ejected(self.now_ms()).map(str::to_owned).collect();
         self.hand_out(state, decided);
         for url in urls {
@@ -333,20 +369,26 @@ impl Drop for Withdraw<'_> {
     }
 }
 
-fn refused(refusal: Refusal, task: Task, model: Option<&str>) -> BackendError {
-    match refusal {
-        Refusal::NeedsLocalAi => BackendError::Rejected {
-            code: ErrorCode::NeedsLocalAi,
-            reason: format!(
-                "task {task} needs a LocalAI backend, and none is configured: start with --backend URL, or list it in RELAY__BACKENDS__STATIC of the coordinator"
-            ),
-        },
-        Refusal::UnknownModel => BackendError::Rejected {
-            code: ErrorCode::UnknownModel,
-            reason: format!(
-                "no backend has the model {:?}; `client-cli backends` lists what there is",
-                model.unwrap_or_default()
-            ),
-        },
+/// Models that a refusal names.
+const MODELS_NAMED_MAX: usize = 50;
+
+impl Pool {
+    fn refused(&self, refusal: Refusal, task: Task, model: Option<&str>) -> BackendError {
+        match refusal {
+            Refusal::NeedsLocalAi => BackendError::Rejected {
+                code: ErrorCode::NeedsLocalAi,
+                reason: format!(
+                    "task {task} needs a LocalAI backend, and none is configured: start with --backend URL, or list it in RELAY__BACKENDS__STATIC of the coordinator"
+                ),
+            },
+            Refusal::UnknownModel => {
+                let models = self.models();
+                let named: Vec<&str> = models.iter().take(MODELS_NAMED_MAX).map(String::as_str).collect();
+                let more = if models.len() > named.len() { ", … (`client-cli backends` lists all)" } else { "" };
+                let model = model.unwrap_or_default();
+                let reason = format!("no backend has the model {model:?}; there are: {}{more}", named.join(", "));
+                BackendError::Rejected { code: ErrorCode::UnknownModel, reason }
+            }
+        }
     }
 }

@@ -30,11 +30,9 @@ pub fn infos(grants: &[SlotGrant]) -> Vec<BackendInfo> {
         .map(|grant| BackendInfo {
             url: grant.backend.clone(),
             healthy: true,
-            reason: None,
-            models: Vec::new(),
             slots: grant.slots,
             slots_granted: grant.slots,
-            slots_in_use: 0,
+            ..BackendInfo::default()
         })
         .collect()
 }

@@ -148,6 +148,7 @@ impl CoordinatorLink {
         let mut lent = self.lent();
         lent.lease.answered(sent_ms, reply.lease_ttl_ms);
         lent.backends.clone_from(&reply.backends);
+        node.pool.expect_backends(reply.backends_expected);
         node.pool.update(&reply.backends, &reply.grants);
     }
 

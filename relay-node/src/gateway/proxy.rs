@@ -3,6 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use relay_protocol::ErrorCode;
+use relay_protocol::cluster::BackendOrder;
 use relay_runtime::auth::Scope;
 use relay_runtime::http_auth::Caller;
 use relay_runtime::http_error::ApiError;
@@ -16,6 +17,9 @@ use crate::state::NodeState;
 pub fn configure(config: &mut web::ServiceConfig) {
     for path in ["/v1/cluster", "/v1/nodes", "/v1/backends", "/v1/sessions"] {
         config.service(web::resource(path).route(web::get().to(cluster)));
+    }
+    for path in ["/v1/backends/drain", "/v1/backends/resume"] {
+        config.service(web::resource(path).route(web::post().to(order)));
     }
     config.service(web::resource("/v1/placement").route(web::get().to(placement)));
 }
@@ -32,6 +36,19 @@ async fn cluster(request: HttpRequest, node: web::Data<NodeState>, caller: Calle
         path = format!("{path}?{query}");
     }
     pass_on(&node, &path).await
+}
+
+/// An order about a backend. The coordinator knows this node, not the caller: it is told who asks.
+async fn order(
+    request: HttpRequest,
+    node: web::Data<NodeState>,
+    caller: Caller,
+    order: web::Json<BackendOrder>,
+) -> Result<HttpResponse, ApiError> {
+    let identity = allow(&node, &caller, Scope::Admin, "backends.order")?;
+    let order = BackendOrder { backend: order.into_inner().backend, subject: Some(identity.subject) };
+    let body = serde_json::to_value(&order).map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+    pass_on_body(&node, request.path(), &body).await
 }
 
 /// Where a client should open its session. Every caller may ask; without a coordinator it is here.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use relay_node::backend::localai::{LocalAi, LocalAiSettings};
 use relay_node::backend::{BackendError, Call, Output, Update};
 use relay_node::job::media::Media;
+use relay_protocol::cluster::BackendInfo;
 use relay_protocol::{JobId, Task};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -40,7 +41,8 @@ fn with(mut call: Call, params: &[(&str, Value)]) -> Call {
 /// What comes of a call to the server at `url`, and the pieces that came before.
 async fn run(url: &str, call: Call, settings: &LocalAiSettings) -> (Result<Output, BackendError>, Vec<Update>) {
     relay_runtime::tls::install_provider();
-    let backend = LocalAi::connector(settings).expect("good settings")(url);
+    let info = BackendInfo { url: url.to_owned(), ..BackendInfo::default() };
+    let backend = LocalAi::connector(settings).expect("good settings")(&info).expect("a good URL");
     let (sender, mut receiver) = mpsc::channel(64);
     let outcome = backend.call(call, sender).await;
     let mut updates = Vec::new();

@@ -14,7 +14,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use relay_protocol::cluster::BackendInfo;
 use relay_protocol::{ErrorCode, JobId, Task};
+use relay_runtime::reach::Reach;
 use serde::Deserialize;
 
 use super::forward::Forward;
@@ -35,7 +37,7 @@ pub struct LocalAiSettings {
 /// One LocalAI server.
 pub struct LocalAi {
     url: String,
-    client: reqwest::Client,
+    reach: Reach,
     api_key: Option<Arc<str>>,
     answer_bytes_max: usize,
 }
@@ -54,16 +56,18 @@ impl LocalAi {
                 Some(key.trim().into())
             }
         };
-        let client = reqwest::Client::builder()
-            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
-            .read_timeout(Duration::from_millis(settings.silence_timeout_ms))
-            .no_proxy()
-            .build()
-            .context("making an HTTP client")?;
+        let connect_timeout = Duration::from_millis(settings.connect_timeout_ms);
+        let silence_timeout = Duration::from_millis(settings.silence_timeout_ms);
+        let builder = move || {
+            let builder = reqwest::Client::builder().connect_timeout(connect_timeout);
+            builder.read_timeout(silence_timeout).no_proxy()
+        };
+        let client = builder().build().context("making an HTTP client")?;
         let answer_bytes_max = settings.answer_bytes_max;
-        Ok(Box::new(move |url: &str| {
-            let (client, api_key) = (client.clone(), api_key.clone());
-            Arc::new(Self { url: url.trim_end_matches('/').to_owned(), client, api_key, answer_bytes_max })
+        Ok(Box::new(move |info: &BackendInfo| {
+            let reach = Reach::new(&client, builder, &info.url, info.via.as_deref())?;
+            let (url, api_key) = (info.url.trim_end_matches('/').to_owned(), api_key.clone());
+            Ok(Arc::new(Self { url, reach, api_key, answer_bytes_max }))
         }))
     }
 
@@ -73,7 +77,7 @@ impl LocalAi {
 
     fn request(&self, path: &str, job_id: JobId, traceparent: Option<&str>) -> reqwest::RequestBuilder {
         let mut request =
-            self.client.post(format!("{}{path}", self.url)).header("X-Correlation-ID", job_id.to_string());
+            self.reach.request(reqwest::Method::POST, path).header("X-Correlation-ID", job_id.to_string());
         if let Some(traceparent) = traceparent {
             request = request.header("traceparent", traceparent);
         }

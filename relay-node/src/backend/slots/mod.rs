@@ -19,6 +19,7 @@ use self::one::One;
 use self::plan::{Best, Look};
 use self::waiting::{Class, Place, Waiting};
 use super::breaker::{BreakerLimits, Ended};
+use super::lately::Lately;
 use crate::fair::{Turns, Weights};
 use crate::tenants::RuleBook;
 
@@ -70,6 +71,9 @@ pub struct Decided {
 pub struct Slots {
     /// Whether it was ever told which LocalAI backends there are: before that nothing is refused for want of one.
     was_told: bool,
+    /// Whether backends may come of which nothing is known.
+    expects: bool,
+    lately: Lately,
     backends: BTreeMap<String, One>,
     weights: Weights,
     tenants: RuleBook,
@@ -142,6 +146,16 @@ impl Slots {
         }
         let decided = if self.holds { self.look(now_ms) } else { self.fill(&[name.to_owned()], now_ms) };
         (decided, is_ejected)
+    }
+
+    /// Whether backends may come of which nothing is known.
+    pub fn expect_backends(&mut self, expected: bool) {
+        self.expects = expected;
+    }
+
+    /// Some backend lists these models now. For a while nothing is refused for want of them, whatever is listed next.
+    pub fn remember_models<'a>(&mut self, now_ms: u64, models: impl IntoIterator<Item = &'a String>) {
+        self.lately.listed(now_ms, models);
     }
 
     /// Takes in what is known of the LocalAI backends now. One that is missing gets no new requests.
@@ -348,7 +362,7 @@ impl Slots {
 
     /// Why a request would wait for ever.
     pub fn refusal(&self, need: &Need) -> Option<Refusal> {
-        if need.is_builtin() || !self.was_told {
+        if need.is_builtin() || !self.was_told || self.expects {
             return None;
         }
         let mut listed = self
@@ -363,7 +377,7 @@ impl Slots {
         let model = need.kind.model.as_ref()?;
         // A backend that was never probed may have it.
         let may_have = |known: &Known| known.models.is_empty() || known.models.contains(model);
-        (!listed.any(may_have)).then_some(Refusal::UnknownModel)
+        (!listed.any(may_have) && !self.lately.has(model)).then_some(Refusal::UnknownModel)
     }
 }
 

@@ -269,6 +269,18 @@ fn before_the_coordinator_spoke_requests_wait_instead_of_failing() {
 }
 
 #[test]
+fn where_a_name_leads_nowhere_yet_nothing_is_refused() {
+    let mut slots = Slots::default();
+    let (ticket, _) = ask(&mut slots, need(&[]));
+    slots.expect_backends(true);
+    assert_eq!(slots.update(BTreeMap::new(), NOW), [], "it waits");
+    let unknown = Need::of(Task::Transcribe, Some("of nobody"));
+    assert_eq!((slots.refusal(&unknown), slots.is_stuck(&unknown, NOW)), (None, true), "it can be parked");
+    slots.expect_backends(false);
+    assert_eq!(slots.update(BTreeMap::new(), NOW), [Decided { ticket, answer: Err(Refusal::NeedsLocalAi) }]);
+}
+
+#[test]
 fn a_listed_backend_that_is_down_is_waited_for() {
     let mut slots = Slots::default();
     slots.update(BTreeMap::from([("a".to_owned(), Known::default())]), NOW);
