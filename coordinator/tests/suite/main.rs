@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
 
 mod backends;
+mod bad_probes;
 mod binary;
 mod drains;
 mod election;

@@ -1,6 +1,7 @@
 //! The LocalAI client against recorded answers of LocalAI (`fixtures/localai`), sent byte for byte by a server in the test.
 
 mod answers;
+mod bad_servers;
 mod failures;
 mod recorded;
 mod replay;

@@ -5,9 +5,11 @@
 
 mod answer;
 pub mod failure;
+pub mod paced;
 mod request;
 mod sse;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use relay_protocol::{ErrorCode, JobId, Task};
 use relay_runtime::reach::Reach;
 use serde::Deserialize;
 
+use self::paced::Limits;
 use super::forward::Forward;
 use super::pool::Connect;
 use super::{Backend, BackendError, Call, Output, Updates};
@@ -39,7 +42,7 @@ pub struct LocalAi {
     url: String,
     reach: Reach,
     api_key: Option<Arc<str>>,
-    answer_bytes_max: usize,
+    limits: Limits,
 }
 
 impl LocalAi {
@@ -63,11 +66,11 @@ impl LocalAi {
             builder.read_timeout(silence_timeout).no_proxy()
         };
         let client = builder().build().context("making an HTTP client")?;
-        let answer_bytes_max = settings.answer_bytes_max;
+        let limits = Limits { bytes_max: settings.answer_bytes_max, silence: silence_timeout };
         Ok(Box::new(move |info: &BackendInfo| {
             let reach = Reach::new(&client, builder, &info.url, info.via.as_deref())?;
             let (url, api_key) = (info.url.trim_end_matches('/').to_owned(), api_key.clone());
-            Ok(Arc::new(Self { url, reach, api_key, answer_bytes_max }))
+            Ok(Arc::new(Self { url, reach, api_key, limits }))
         }))
     }
 
@@ -101,13 +104,9 @@ impl LocalAi {
     /// The whole body, up to the limit.
     async fn body(&self, response: reqwest::Response) -> Result<bytes::Bytes, BackendError> {
         let mut bytes = bytes::BytesMut::new();
-        let mut parts = response.bytes_stream();
+        let mut parts = pin!(paced::parts(response, self.limits));
         while let Some(part) = parts.next().await {
-            bytes.extend_from_slice(&part.map_err(|error| failure::transport(&error))?);
-            if bytes.len() > self.answer_bytes_max {
-                let reason = format!("the answer has more than {} bytes", self.answer_bytes_max);
-                return Err(BackendError::Rejected { code: ErrorCode::BackendRejected, reason });
-            }
+            bytes.extend_from_slice(&part?);
         }
         Ok(bytes.freeze())
     }
@@ -153,13 +152,13 @@ impl LocalAi {
         if words {
             return answer::transcript(&self.body(response).await?);
         }
-        sse::transcript(response, updates).await
+        sse::transcript(response, self.limits, updates).await
     }
 
     async fn chat(&self, call: &Call, updates: &Updates) -> Result<Output, BackendError> {
         let body = request::chat(call).await?;
         let response = self.send(self.post("/v1/chat/completions", call).json(&body)).await?;
-        sse::chat(response, updates).await
+        sse::chat(response, self.limits, updates).await
     }
 
     async fn speak(&self, call: &Call) -> Result<Output, BackendError> {

@@ -1,10 +1,13 @@
 //! Streamed answers of LocalAI: pieces become updates, the end becomes the output. Errors come inside, under status 200.
 
-use eventsource_stream::Eventsource;
+use std::pin::pin;
+
+use eventsource_stream::{EventStreamError, Eventsource};
 use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
 
-use super::failure;
+use super::paced::Limits;
+use super::{failure, paced};
 use crate::backend::{BackendError, Output, Update, Updates};
 
 /// Makes pieces and the result out of a stream's messages.
@@ -19,12 +22,16 @@ trait Assemble {
 /// Reads the stream to its end.
 async fn read(
     response: reqwest::Response,
+    limits: Limits,
     updates: &Updates,
     mut assemble: impl Assemble,
 ) -> Result<Output, BackendError> {
-    let mut events = response.bytes_stream().eventsource();
+    let mut events = pin!(paced::lines(response, limits).eventsource());
     while let Some(event) = events.next().await {
-        let event = event.map_err(|error| BackendError::Failed(format!("the stream broke off: {error}")))?;
+        let event = event.map_err(|error| match error {
+            EventStreamError::Transport(error) => error,
+            error => BackendError::Failed(format!("the stream cannot be read: {error}")),
+        })?;
         if event.data == "[DONE]" {
             break;
         }
@@ -44,13 +51,21 @@ async fn read(
 }
 
 /// A streamed transcription.
-pub(super) async fn transcript(response: reqwest::Response, updates: &Updates) -> Result<Output, BackendError> {
-    read(response, updates, Transcript(None)).await
+pub(super) async fn transcript(
+    response: reqwest::Response,
+    limits: Limits,
+    updates: &Updates,
+) -> Result<Output, BackendError> {
+    read(response, limits, updates, Transcript(None)).await
 }
 
 /// A streamed chat completion.
-pub(super) async fn chat(response: reqwest::Response, updates: &Updates) -> Result<Output, BackendError> {
-    read(response, updates, Chat::default()).await
+pub(super) async fn chat(
+    response: reqwest::Response,
+    limits: Limits,
+    updates: &Updates,
+) -> Result<Output, BackendError> {
+    read(response, limits, updates, Chat::default()).await
 }
 
 struct Transcript(Option<Value>);

@@ -23,6 +23,8 @@ use crate::backend::pool::SlotPermit;
 /// Headers of a backend that go on to the client; the others are about its own connection.
 const PASSED_ON: [reqwest::header::HeaderName; 4] = [CONTENT_TYPE, CACHE_CONTROL, CONTENT_DISPOSITION, RETRY_AFTER];
 
+/// Longest line of a stream of messages, in bytes: it is kept until its end has come.
+const LINE_BYTES_MAX: usize = 16 * 1_048_576;
 /// Pieces that may wait for a client.
 const PIECES_MAX: usize = 16;
 
@@ -77,6 +79,12 @@ impl Pump {
             match next {
                 Some(Ok(bytes)) => {
                     let piece = self.whole_lines(bytes);
+                    if self.line.len() > LINE_BYTES_MAX {
+                        tracing::warn!(job_id = %self.record.job_id, "a line of a stream does not end");
+                        let problem = format!("a line of its stream has more than {LINE_BYTES_MAX} bytes");
+                        self.backend_ended(&Err(BackendError::Failed(problem)));
+                        break self.send(Ok(broken_off())).await.err().unwrap_or("broken");
+                    }
                     if let Err(ended) = self.send(Ok(piece)).await {
                         break ended;
                     }
