@@ -85,15 +85,10 @@ impl Coordinator {
         let readiness = Readiness::starting();
         let (trail, trail_writer) =
             audit::open(&settings.name, settings.topics.audit_partitions, log.clone(), clock.clone());
-        let rules = registry_rules(&settings, &*clock);
-        let witness = trail.clone();
-        let witness = Arc::new(move |happening| witness.node(happening));
         let (taking, office) = watch::channel(Office::default());
-        let registry = RegistryHandle::start(rules, backends.clone(), witness, office, writer.clone());
-        // Nodes refuse no job for want of a backend that a name may lead to.
         let names = Discovery::new(settings.dns_entries()?, &backends, settings.backends.dns_keep_ms);
-        registry.begin_with(names.found());
-
+        let rules = registry_rules(&settings, &*clock);
+        let registry = begin_registry(rules, (backends.clone(), &names), trail.clone(), office, writer.clone());
         let drains = Drains::new(log.clone(), clock.clone(), registry.clone());
         let api = Api {
             registry: registry.clone(),
@@ -113,14 +108,12 @@ impl Coordinator {
         let keeper = TopicKeeper::new(log, specs, missing(&settings), readiness.clone());
         actix::spawn(keeper.run(SystemRandom, watching.clone()));
         watch_backends(&settings, backends, names, &registry, &watching)?;
-        let forget_after = Duration::from_millis(settings.backends.drain_forget_ms);
-        actix::spawn(DrainKeeper::new(drains, forget_after).run(SystemRandom, watching.clone()));
+        actix::spawn(drain_keeper(&settings, drains).run(SystemRandom, watching.clone()));
         let upkeep = (recorder, watching.clone());
         actix::spawn(async move { upkeep.0.upkeep(upkeep.1).await });
         readiness.clear(STARTING);
         tracing::info!(%addr, "coordinator serves");
         let writing = actix::spawn(trail_writer.run());
-        let drain_timeout = Duration::from_millis(settings.http.drain_timeout_ms);
         Ok(Self {
             addr,
             readiness,
@@ -132,7 +125,7 @@ impl Coordinator {
             writing,
             watching,
             writer,
-            drain_timeout,
+            drain_timeout: Duration::from_millis(settings.http.drain_timeout_ms),
         })
     }
 
@@ -197,6 +190,24 @@ fn view_reader(settings: &Settings, view: &JobView, log: &Arc<dyn Log>) -> ViewR
     let batch = (settings.view.batch_events_max, Duration::from_millis(settings.view.batch_wait_ms));
     let partitions = settings.topics.event_partitions;
     ViewReader::new(view.clone(), log.clone(), Arc::new(SystemClock), partitions, batch)
+}
+
+fn begin_registry(
+    rules: RegistryRules,
+    (backends, names): (Vec<BackendEntry>, &Discovery),
+    trail: audit::AuditTrail,
+    office: OfficeWatch,
+    stop: CancellationToken,
+) -> RegistryHandle {
+    let witness = Arc::new(move |happening| trail.node(happening));
+    let registry = RegistryHandle::start(rules, backends, witness, office, stop);
+    // Nodes refuse no job for want of a backend that a name may lead to.
+    registry.begin_with(names.found());
+    registry
+}
+
+fn drain_keeper(settings: &Settings, drains: Drains) -> DrainKeeper {
+    DrainKeeper::new(drains, Duration::from_millis(settings.backends.drain_forget_ms))
 }
 
 fn registry_rules(settings: &Settings, clock: &dyn Clock) -> RegistryRules {

@@ -3,10 +3,10 @@
 
 #[path = "cluster/dead_letters.rs"]
 mod dead_letters;
-#[path = "cluster/fail_over.rs"]
-mod fail_over;
 #[path = "cluster/durable_call.rs"]
 mod durable_call;
+#[path = "cluster/fail_over.rs"]
+mod fail_over;
 #[path = "cluster/hand_over.rs"]
 mod hand_over;
 #[path = "cluster/lost_end.rs"]
