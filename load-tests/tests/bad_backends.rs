@@ -168,8 +168,14 @@ async fn jobs_beside_a_broken_server_are_done_by_another() {
 
 #[actix_rt::test]
 async fn jobs_wait_where_a_list_of_models_changes_with_every_probe() {
-    let liar = Liar::start(|probe| if probe.is_multiple_of(2) { "whisper-1" } else { "other" }, transcript);
+    let liar = Liar::start(|probe| if probe.is_multiple_of(3) { "other" } else { "whisper-1" }, transcript);
     let relay = Relay::start(vec![liar.url.clone()], &[]).await;
+    let seen = async {
+        while !relay.relay.nodes[0].state.pool.models().iter().any(|model| model == "whisper-1") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("the model is listed now and then");
     for number in 0..6 {
         let last = relay.transcribe(number).await;
         assert_eq!((&last["event"], &last["result"]["text"]), (&"completed".into(), &"well".into()), "{last:#}");

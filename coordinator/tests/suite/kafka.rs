@@ -126,7 +126,8 @@ async fn a_coordinator_becomes_ready_and_writes_who_came_and_went() -> anyhow::R
         let event = timeout(PATIENCE, reader.next()).await.context("the entries did not come")??;
         let ReadEvent::Record(record) = event else { continue };
         let entries: Vec<AuditEntry> = serde_json::from_slice(record.value.as_deref().context("a tombstone")?)?;
-        for entry in entries.into_iter().filter(|entry| entry.node == writer) {
+        let of_nodes = |entry: &AuditEntry| entry.node == writer && entry.action.starts_with("node.");
+        for entry in entries.into_iter().filter(of_nodes) {
             assert_eq!((entry.subject.as_str(), entry.tenant.as_str()), ("anonymous", "default"));
             actions.push(format!("{} {} {}", entry.action, entry.detail["incarnation"], entry.detail["reason"]));
         }
