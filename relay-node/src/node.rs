@@ -412,13 +412,18 @@ async fn serve_lane(
             read_ahead_records_max: MEMBER_READ_AHEAD,
         })
         .await?;
-    let lane_settings = lane_settings(settings, lane, partitions, dead_letter_partitions);
+    let lane_settings = lane_settings(settings, lane, partitions, dead_letter_partitions)?;
     Ok(LaneHandle::start(lane_settings, context, member))
 }
 
 /// The bounds of a lane on this node, from its settings.
-fn lane_settings(settings: &Settings, lane: &str, partitions: u32, dead_letter_partitions: u32) -> LaneSettings {
-    LaneSettings {
+fn lane_settings(
+    settings: &Settings,
+    lane: &str,
+    partitions: u32,
+    dead_letter_partitions: u32,
+) -> Result<LaneSettings, crate::settings::Unusable> {
+    Ok(LaneSettings {
         lane: lane.to_owned(),
         group: group_of(lane),
         limits: LaneLimits {
@@ -435,13 +440,14 @@ fn lane_settings(settings: &Settings, lane: &str, partitions: u32, dead_letter_p
             handover_timeout_ms: settings.lanes.handover_timeout_ms,
             poison: settings.poison,
         },
+        tenants: settings.tenants.rules()?,
         revoke_grace: Duration::from_millis(settings.lanes.revoke_grace_ms),
         delete_interval: Duration::from_millis(settings.lanes.delete_interval_ms),
         dead_letter_partitions,
         partitions,
         dedup_window: settings.dedup.window(),
         dedup_entries_max: settings.dedup.entries_max,
-    }
+    })
 }
 
 /// The consumer group of a lane.

@@ -10,6 +10,7 @@ pub mod earlier;
 pub mod fresh;
 pub mod keeping;
 pub mod lane;
+pub mod line;
 pub mod lost_group;
 pub mod progress;
 pub mod remote;

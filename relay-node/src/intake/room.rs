@@ -1,13 +1,14 @@
 //! The waiting room: jobs that were read ahead and wait for their turn. Pure: time is passed in.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 
 use relay_protocol::{JobId, Priority};
 
+use super::line::{Line, Spot};
 use crate::fair::{Turns, Weights};
-
-/// Place among waiting jobs: those of one priority go as they came.
-type Turn = (Priority, u64);
+use crate::tenants::turns::Tenant;
 
 /// What the room must know of a job.
 pub trait Waiting {
@@ -34,13 +35,14 @@ pub trait Waiting {
 /// Jobs that wait.
 #[derive(Debug)]
 pub struct Room<T> {
-    waiting: BTreeMap<Turn, T>,
+    /// By priority.
+    waiting: [Line<T>; 3],
     /// Not before a time; then in the order they came.
     later: BTreeMap<(u64, u64), T>,
     places: HashMap<JobId, Place>,
     came: u64,
     turns: Turns,
-    of_tenant: HashMap<String, usize>,
+    of_tenant: HashMap<Tenant, usize>,
     of_model: HashMap<String, usize>,
 }
 
@@ -61,9 +63,9 @@ impl Shares {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Place {
-    Waiting(Turn),
+    Waiting(Priority, Spot),
     Later((u64, u64)),
 }
 
@@ -72,7 +74,7 @@ impl<T: Waiting> Room<T> {
     pub fn new(weights: Weights) -> Self {
         let turns = Turns::new(weights);
         Self {
-            waiting: BTreeMap::new(),
+            waiting: std::array::from_fn(|_| Line::default()),
             later: BTreeMap::new(),
             places: HashMap::new(),
             came: 0,
@@ -84,7 +86,7 @@ impl<T: Waiting> Room<T> {
 
     /// Jobs in the room.
     pub fn len(&self) -> usize {
-        self.waiting.len() + self.later.len()
+        self.waiting.iter().map(Line::len).sum::<usize>() + self.later.len()
     }
 
     /// Whether nobody waits.
@@ -95,7 +97,7 @@ impl<T: Waiting> Room<T> {
     /// A job comes in at `now_ms`.
     pub fn push(&mut self, now_ms: u64, job: T) {
         self.came += 1;
-        *self.of_tenant.entry(job.tenant().to_owned()).or_default() += 1;
+        *self.of_tenant.entry(self.tenant(job.tenant())).or_default() += 1;
         if let Some(model) = job.model() {
             *self.of_model.entry(model.to_owned()).or_default() += 1;
         }
@@ -110,40 +112,44 @@ impl<T: Waiting> Room<T> {
 
     /// Whether so many `more` jobs of this tenant and model may come in within these shares.
     pub fn has_place(&self, tenant: &str, model: Option<&str>, more: usize, shares: &Shares) -> bool {
-        let of = |counts: &HashMap<String, usize>, name: &str| counts.get(name).copied().unwrap_or_default() + more;
-        of(&self.of_tenant, tenant) <= shares.tenant_jobs_max
-            && model.is_none_or(|model| of(&self.of_model, model) <= shares.model_jobs_max)
+        let of = |count: Option<&usize>| count.copied().unwrap_or_default() + more;
+        of(self.of_tenant.get(tenant)) <= shares.tenant_jobs_max
+            && model.is_none_or(|model| of(self.of_model.get(model)) <= shares.model_jobs_max)
+    }
+
+    /// The name of a tenant, once for all of its jobs.
+    fn tenant(&self, name: &str) -> Tenant {
+        self.of_tenant.get_key_value(name).map_or_else(|| name.into(), |(tenant, _)| tenant.clone())
     }
 
     fn left(&mut self, job: &T) {
-        for (counts, name) in [(&mut self.of_tenant, Some(job.tenant())), (&mut self.of_model, job.model())] {
-            if let Some(name) = name
-                && let Some(count) = counts.get_mut(name)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(name);
-                }
-            }
+        one_less(&mut self.of_tenant, job.tenant());
+        if let Some(model) = job.model() {
+            one_less(&mut self.of_model, model);
         }
     }
 
-    fn queue(&mut self, came: u64, job: T) {
-        let turn = (job.priority(), came);
-        self.places.insert(job.job_id(), Place::Waiting(turn));
-        self.waiting.insert(turn, job);
+    fn line(&mut self, priority: Priority) -> &mut Line<T> {
+        &mut self.waiting[usize::from(priority.to_wire())]
     }
 
-    /// The job whose turn it is at `now_ms`.
-    pub fn pop(&mut self, now_ms: u64) -> Option<T> {
+    fn queue(&mut self, came: u64, job: T) {
+        let (priority, spot) = (job.priority(), (self.tenant(job.tenant()), came));
+        self.places.insert(job.job_id(), Place::Waiting(priority, spot.clone()));
+        self.line(priority).insert(spot, job);
+    }
+
+    /// The job whose turn it is at `now_ms`: each priority has its turn, and in each the tenants, by the `weight` of each.
+    pub fn pop(&mut self, now_ms: u64, weight: impl Fn(&str) -> u32) -> Option<T> {
         while let Some(first) = self.later.first_entry().filter(|first| first.key().0 <= now_ms) {
             let ((_, came), job) = first.remove_entry();
             self.queue(came, job);
         }
-        let first = |priority| self.waiting.range((priority, 0)..=(priority, u64::MAX)).next().map(|(turn, _)| *turn);
-        let turn = self.turns.order().into_iter().find_map(first)?;
-        self.turns.took(turn.0);
-        let job = self.waiting.remove(&turn)?;
+        let order = self.turns.order();
+        let (priority, spot) = order.into_iter().find_map(|one| Some((one, self.line(one).next()?)))?;
+        self.turns.took(priority);
+        let job = self.line(priority).remove(&spot)?;
+        self.line(priority).took(&spot.0, weight(&spot.0));
         self.places.remove(&job.job_id());
         self.left(&job);
         Some(job)
@@ -157,7 +163,7 @@ impl<T: Waiting> Room<T> {
     /// A job that waits.
     pub fn get(&self, job_id: JobId) -> Option<&T> {
         match self.places.get(&job_id)? {
-            Place::Waiting(turn) => self.waiting.get(turn),
+            Place::Waiting(priority, spot) => self.waiting[usize::from(priority.to_wire())].get(spot),
             Place::Later(key) => self.later.get(key),
         }
     }
@@ -165,7 +171,7 @@ impl<T: Waiting> Room<T> {
     /// Takes out one job.
     pub fn remove(&mut self, job_id: JobId) -> Option<T> {
         let job = match self.places.remove(&job_id)? {
-            Place::Waiting(turn) => self.waiting.remove(&turn),
+            Place::Waiting(priority, spot) => self.line(priority).remove(&spot),
             Place::Later(key) => self.later.remove(&key),
         }?;
         self.left(&job);
@@ -175,23 +181,26 @@ impl<T: Waiting> Room<T> {
     /// Takes out the jobs whose deadline has passed at `now_ms`.
     pub fn take_expired(&mut self, now_ms: u64) -> Vec<T> {
         let expired = |job: &T| job.deadline_ms().is_some_and(|at| at <= now_ms);
-        let ids: Vec<JobId> =
-            self.waiting.values().chain(self.later.values()).filter(|job| expired(job)).map(T::job_id).collect();
+        self.take_all(expired)
+    }
+
+    fn take_all(&mut self, wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let all = self.waiting.iter().flat_map(Line::values).chain(self.later.values());
+        let ids: Vec<JobId> = all.filter(|job| wanted(job)).map(T::job_id).collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }
 
     /// Forgets the jobs of a partition that is no longer ours.
     pub fn drop_partition(&mut self, partition: u32) {
-        let waiting: Vec<T> =
-            self.waiting.extract_if(.., |_, job| job.partition() == partition).map(|(_, job)| job).collect();
-        let later = self.later.extract_if(.., |_, job| job.partition() == partition).map(|(_, job)| job);
-        for job in waiting.into_iter().chain(later).collect::<Vec<_>>() {
-            self.left(&job);
+        drop(self.take_all(|job| job.partition() == partition));
+    }
+}
+
+fn one_less<K: Hash + Eq + Borrow<str>>(counts: &mut HashMap<K, usize>, name: &str) {
+    if let Some(count) = counts.get_mut(name) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(name);
         }
-        let (waiting, later) = (&self.waiting, &self.later);
-        self.places.retain(|_, place| match place {
-            Place::Waiting(turn) => waiting.contains_key(turn),
-            Place::Later(key) => later.contains_key(key),
-        });
     }
 }

@@ -55,7 +55,7 @@ fn each_priority_has_its_turn_and_its_jobs_go_as_they_came() {
     {
         room.push(0, entry(id, priority));
     }
-    let order: Vec<u64> = std::iter::from_fn(|| room.pop(0)).map(|job| job.id).collect();
+    let order: Vec<u64> = std::iter::from_fn(|| room.pop(0, |_| 1)).map(|job| job.id).collect();
     assert_eq!(order, [3, 2, 1, 4], "one turn each, then by weight");
 }
 
@@ -69,7 +69,7 @@ fn a_batch_job_gets_its_turn_though_higher_ones_keep_coming() {
     for id in 2..40 {
         room.push(0, entry(2 * id, Priority::Interactive));
         room.push(0, entry(2 * id + 1, Priority::Normal));
-        turns.extend(room.pop(0).map(|job| job.priority));
+        turns.extend(room.pop(0, |_| 1).map(|job| job.priority));
     }
     let batch = turns.iter().rposition(|one| *one == Priority::Batch).expect("the second had its turn");
     assert!(batch <= 2 * weights.turns_max(Priority::Batch) as usize, "{turns:?}");
@@ -82,9 +82,9 @@ fn not_before_keeps_a_job_back_until_its_time() {
     room.push(10, Entry { not_before: Some(50), ..entry(1, Priority::Interactive) });
     room.push(10, entry(2, Priority::Batch));
     assert_eq!(room.wake_at_ms(), Some(50));
-    assert_eq!(room.pop(49).map(|job| job.id), Some(2));
-    assert_eq!(room.pop(49), None);
-    assert_eq!(room.pop(50).map(|job| job.id), Some(1));
+    assert_eq!(room.pop(49, |_| 1).map(|job| job.id), Some(2));
+    assert_eq!(room.pop(49, |_| 1), None);
+    assert_eq!(room.pop(50, |_| 1).map(|job| job.id), Some(1));
     assert_eq!(room.wake_at_ms(), None);
 }
 
@@ -110,7 +110,7 @@ proptest! {
         }
         let taken = room.remove(JobId::new(0, 0, removed)).map(|job| job.id);
         room.drop_partition(gone);
-        let mut left: Vec<u64> = std::iter::from_fn(|| room.pop(1_000)).map(|job| job.id).collect();
+        let mut left: Vec<u64> = std::iter::from_fn(|| room.pop(1_000, |_| 1)).map(|job| job.id).collect();
         left.sort_unstable();
         let expected: Vec<u64> = (0..jobs.len() as u64).filter(|id| jobs[*id as usize].2 != gone && Some(*id) != taken).collect();
         prop_assert_eq!(left, expected);
@@ -163,7 +163,7 @@ proptest! {
                     }
                 }
                 Step::Pop => {
-                    let popped = room.pop(10);
+                    let popped = room.pop(10, |_| 1);
                     model.retain(|one| popped.as_ref().is_none_or(|popped| popped.id != one.id));
                 }
                 Step::Remove(n) if !model.is_empty() => {

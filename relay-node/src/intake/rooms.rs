@@ -45,9 +45,10 @@ impl<T: Waiting> Rooms<T> {
     }
 
     /// The job whose turn it is at `now_ms`. A suspect, if one may run, goes first: it was there before the others.
-    pub fn pop(&mut self, now_ms: u64, with_suspects: bool) -> Option<T> {
-        let suspect = if with_suspects { self.suspects.pop(now_ms) } else { None };
-        suspect.or_else(|| self.ordinary.pop(now_ms))
+    /// Tenants take turns by their `weight`.
+    pub fn pop(&mut self, now_ms: u64, with_suspects: bool, weight: impl Fn(&str) -> u32) -> Option<T> {
+        let suspect = if with_suspects { self.suspects.pop(now_ms, &weight) } else { None };
+        suspect.or_else(|| self.ordinary.pop(now_ms, &weight))
     }
 
     /// A job that waits.

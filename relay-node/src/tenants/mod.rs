@@ -5,6 +5,7 @@
 pub mod bucket;
 mod settings;
 mod table;
+pub mod turns;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

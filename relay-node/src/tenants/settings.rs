@@ -32,7 +32,7 @@ pub struct Rules {
     pub calls: Option<Rate>,
     /// Jobs in a time; `None`: any number.
     pub jobs: Option<Rate>,
-    /// Its share of the turns at a backend, beside the weights of others that wait.
+    /// Its share of the turns in a lane and at a backend, beside the weights of others that wait there.
     pub weight: u32,
 }
 

@@ -1,5 +1,5 @@
-//! Whose turn it is among the tenants that wait at one backend: each gets its share of the backend's time by weight, whatever the others
-//! send. Pure.
+//! Whose turn it is among the tenants that wait in one line, at a backend or in a lane: each gets its share by weight, whatever the
+//! others send. Pure.
 //!
 //! Start-time fair queueing (Goyal, Vin, Cheng: "Start-time Fair Queueing", 1996): a tenant's clock moves on by the work that it was
 //! given over its weight, and the tenant whose clock is least far on is next. One that did not wait for a while begins where the others
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Name of a tenant.
-pub(super) type Tenant = Arc<str>;
+pub type Tenant = Arc<str>;
 
 /// What work counts as that nobody knows, in milliseconds.
 const UNKNOWN_MS: f64 = 1_000.0;
@@ -21,9 +21,9 @@ const STRIDE: f64 = 1_000.0;
 /// Clocks from which on those are looked for that say nothing.
 const PRUNE_MIN: usize = 64;
 
-/// The clocks of one priority's tenants at one backend.
+/// The clocks of the tenants of one line.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shares {
+pub struct TenantTurns {
     /// Where the clock was of the tenant that had the last turn.
     now: u64,
     /// Clocks that were ahead of it when they were set; the others are there.
@@ -31,14 +31,14 @@ pub(super) struct Shares {
     prune_at: usize,
 }
 
-impl Shares {
+impl TenantTurns {
     /// The tenant's clock: the lowest is next.
-    pub(super) fn clock(&self, tenant: &str) -> u64 {
+    pub fn clock(&self, tenant: &str) -> u64 {
         self.ahead.get(tenant).copied().unwrap_or_default().max(self.now)
     }
 
     /// A turn went to the tenant, for work of so many milliseconds, if that is known.
-    pub(super) fn took(&mut self, tenant: &Tenant, work_ms: Option<f64>, weight: u32) {
+    pub fn took(&mut self, tenant: &Tenant, work_ms: Option<f64>, weight: u32) {
         let work_ms = work_ms.unwrap_or(UNKNOWN_MS).clamp(1.0, WORK_MS_MAX);
         self.now = self.clock(tenant);
         let next = self.now.saturating_add((work_ms * STRIDE / f64::from(weight.max(1))) as u64);
@@ -51,11 +51,11 @@ impl Shares {
     }
 
     /// Nobody waits any more: all are even.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.ahead.clear();
     }
 }
 
 #[cfg(test)]
-#[path = "shares_test.rs"]
+#[path = "turns_test.rs"]
 mod tests;

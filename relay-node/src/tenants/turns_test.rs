@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Shares, Tenant};
+use super::{Tenant, TenantTurns};
 
 /// Tenants that always wait, and how large their requests are, in turn.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl Backlog {
 }
 
 /// Serves `turns` requests and tells of each: whose, and how much work.
-fn serve(shares: &mut Shares, backlogs: &[Backlog], turns: usize) -> Vec<(usize, f64)> {
+fn serve(shares: &mut TenantTurns, backlogs: &[Backlog], turns: usize) -> Vec<(usize, f64)> {
     let mut numbers = vec![0; backlogs.len()];
     let turn = |_| {
         let next = (0..backlogs.len()).min_by_key(|index| (shares.clock(&name(*index)), *index)).unwrap();
@@ -53,7 +53,7 @@ proptest! {
         turns in 1..400_usize,
     ) {
         let mut given = vec![0.0; backlogs.len()];
-        for (index, work_ms) in serve(&mut Shares::default(), &backlogs, turns) {
+        for (index, work_ms) in serve(&mut TenantTurns::default(), &backlogs, turns) {
             given[index] += work_ms / f64::from(backlogs[index].weight);
             for (one, other) in (0..given.len()).flat_map(|one| (0..one).map(move |other| (one, other))) {
                 let request = |index: usize| backlogs[index].largest() / f64::from(backlogs[index].weight);
@@ -65,7 +65,7 @@ proptest! {
 
     #[test]
     fn nobody_who_waits_is_passed_by_more_than_its_bound(backlogs in backlogs(), before in 0..200_usize) {
-        let mut shares = Shares::default();
+        let mut shares = TenantTurns::default();
         serve(&mut shares, &backlogs, before);
         // One who was not there before, of weight 1.
         let newcomer = Backlog { weight: 1, works_ms: vec![1] };
@@ -83,7 +83,7 @@ proptest! {
 
 #[test]
 fn who_did_not_wait_saves_up_nothing() {
-    let mut shares = Shares::default();
+    let mut shares = TenantTurns::default();
     let (busy, idle) = (name(0), name(1));
     for _ in 0..1_000 {
         shares.took(&busy, Some(10.0), 1);
@@ -99,7 +99,7 @@ fn who_did_not_wait_saves_up_nothing() {
 
 #[test]
 fn clocks_that_say_nothing_are_forgotten() {
-    let mut shares = Shares::default();
+    let mut shares = TenantTurns::default();
     for index in 0..10_000 {
         // Each comes once, then the one that always waits.
         shares.took(&name(index), Some(1.0), 1);

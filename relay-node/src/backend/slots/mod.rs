@@ -7,7 +7,6 @@
 mod need;
 mod one;
 mod plan;
-mod shares;
 mod waiting;
 
 use std::collections::BTreeMap;

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use relay_log::planted::{Bug, is_planted};
 use relay_protocol::Priority;
 
-use super::shares::Shares;
 use super::waiting::Class;
 use super::{BUILTIN, Known, Need, Ticket};
 use crate::backend::breaker::{Breaker, BreakerLimits, Ended};
 use crate::backend::cost::{Costs, Kind};
 use crate::fair::Turns;
+use crate::tenants::turns::TenantTurns;
 
 /// A request in flight.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub(super) struct One {
     pub(super) known: Option<Known>,
     pub(super) turns: Turns,
     /// Of the tenants of each priority.
-    shares: [Shares; 3],
+    shares: [TenantTurns; 3],
     breaker: Breaker,
     costs: Costs,
     flights: HashMap<Ticket, Flight>,
@@ -150,7 +150,7 @@ impl One {
     }
 
     /// The shares of the tenants whose requests of this priority wait.
-    pub(super) fn shares(&self, priority: Priority) -> &Shares {
+    pub(super) fn shares(&self, priority: Priority) -> &TenantTurns {
         &self.shares[usize::from(priority.to_wire())]
     }
 
@@ -163,7 +163,7 @@ impl One {
 
     /// Nobody waits any more.
     pub(super) fn all_even(&mut self) {
-        self.shares.iter_mut().for_each(Shares::clear);
+        self.shares.iter_mut().for_each(TenantTurns::clear);
     }
 
     /// After which time a request that has a slot counts as stalled.

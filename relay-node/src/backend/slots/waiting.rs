@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use relay_protocol::Priority;
 
-use super::shares::Tenant;
 use super::{Need, Ticket};
 use crate::fair::WEIGHT_MAX;
+use crate::tenants::turns::Tenant;
 
 /// A place among those of one tenant and priority: those begun before first, then by score, then as they came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

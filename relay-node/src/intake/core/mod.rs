@@ -32,6 +32,7 @@ use crate::fair::Weights;
 use crate::job::aside::Side;
 use crate::job::delivered::{Delivered, Duplicate, Receipt};
 use crate::job::retry::Tiers;
+use crate::tenants::RuleBook;
 
 /// Bounds of a lane on one node.
 #[derive(Debug, Clone, Copy)]
@@ -163,6 +164,7 @@ struct Partition {
 #[derive(Debug)]
 pub struct Core<P> {
     limits: LaneLimits,
+    tenants: RuleBook,
     partitions: BTreeMap<u32, Partition>,
     /// The life of the node that this is.
     life: Life,
@@ -185,6 +187,7 @@ impl<P: Ends> Core<P> {
     pub fn new(limits: LaneLimits) -> Self {
         Self {
             limits,
+            tenants: RuleBook::default(),
             partitions: BTreeMap::new(),
             life: Life { node: String::new(), incarnation: 0 },
             room: Rooms::new(limits.weights),
@@ -200,6 +203,12 @@ impl<P: Ends> Core<P> {
             silences: 0,
             draining: false,
         }
+    }
+
+    /// The same with these rules of the tenants, whose weights count.
+    #[must_use]
+    pub fn with_tenants(self, tenants: RuleBook) -> Self {
+        Self { tenants, ..self }
     }
 
     /// Jobs that run, those that are kept for other owners included.

@@ -63,7 +63,8 @@ impl<P: Ends> Core<P> {
     pub(super) fn next_job(&mut self, now_ms: u64) -> Option<Delivered> {
         self.suspects.keep(|key| self.running.contains_key(key));
         self.suspects.most = self.suspects.most.max(self.room.suspects());
-        let job = self.room.pop(now_ms, self.suspects.ahead.len() < AT_SLOTS_MAX)?;
+        let weight = |tenant: &str| self.tenants.of(tenant).weight;
+        let job = self.room.pop(now_ms, self.suspects.ahead.len() < AT_SLOTS_MAX, weight)?;
         if job.verdict == Verdict::Suspect {
             let turn_ms = self.limits.poison.turn_ms(job.crashes, self.suspects.most);
             self.suspects.ahead.push(((job.at.partition, job.place.offset), turn_ms));

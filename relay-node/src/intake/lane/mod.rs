@@ -27,6 +27,7 @@ use crate::job::duplicate;
 use crate::job::link::RunLink;
 use crate::job::outcome::{self, Ended, Outcome};
 use crate::job::run::{self, Finish, RunContext};
+use crate::tenants::RuleBook;
 
 mod aside;
 mod assign;
@@ -60,6 +61,8 @@ pub struct LaneSettings {
     pub group: String,
     /// Bounds.
     pub limits: LaneLimits,
+    /// Whose weights count among those that wait.
+    pub tenants: RuleBook,
     /// How long a rebalance that takes a partition waits for the announcement of the jobs that go on running here.
     pub revoke_grace: Duration,
     /// Time between two deletions of records that are done.
@@ -155,7 +158,7 @@ impl LaneHandle {
     pub fn start(settings: LaneSettings, context: Arc<RunContext>, member: Arc<dyn Member>) -> Self {
         let (said, sayings) = mpsc::channel(SAID_MAX);
         let (node, incarnation) = context.starts.life();
-        let core = Core::new(settings.limits).of_life(node, incarnation);
+        let core = Core::new(settings.limits).of_life(node, incarnation).with_tenants(settings.tenants.clone());
         let lane = Lane {
             settings,
             context,
