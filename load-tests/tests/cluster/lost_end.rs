@@ -77,6 +77,11 @@ fn a_job_whose_offset_was_committed_without_its_end_is_done_and_one_that_ended_i
     commit_alone(&cluster.bootstrap, number, [offset, lost_offset], now_ms)?;
 
     let again = Process::start(&mut node(&cluster)?)?;
+    let began = Instant::now();
+    while cluster.terminal_events(&lost.to_string())? == 0 {
+        ensure!(began.elapsed() < PATIENCE, "the job was not done");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     // It is done, which for a URL that nobody allowed is to fail.
     assert_eq!(kinds(&events(&again.url, &lost.to_string())?).last(), Some(&"failed"));
     assert_eq!(cluster.terminal_events(&lost.to_string())?, 1);
