@@ -229,6 +229,11 @@ impl Pool {
         self.lock().slots.is_stuck(&Need::of(task, model), self.now_ms())
     }
 
+    /// Whether a parked job with this task and model may go on, or must be refused.
+    pub fn may_go_on(&self, task: Task, model: Option<&str>) -> bool {
+        self.lock().slots.may_go_on(&Need::of(task, model), self.now_ms())
+    }
+
     /// How long it takes until a backend that could do such work is back from its ejection, if none is there now.
     pub fn back_in(&self, task: Task, model: Option<&str>) -> Option<Duration> {
         self.lock().slots.back_in(&Need::of(task, model), self.now_ms()).map(Duration::from_millis)

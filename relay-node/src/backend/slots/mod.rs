@@ -210,6 +210,12 @@ impl Slots {
         !self.can_run(need, now_ms) && self.refusal(need).is_none()
     }
 
+    /// Whether a request that was put off for want of a backend is worth another look. Before it was told which backends there are
+    /// a node knows no better than whoever put it off.
+    pub fn may_go_on(&self, need: &Need, now_ms: u64) -> bool {
+        (self.was_told || need.is_builtin()) && !self.is_stuck(need, now_ms)
+    }
+
     /// Milliseconds until a backend that could take the request is back from its ejection, if none is there.
     pub fn back_in(&self, need: &Need, now_ms: u64) -> Option<u64> {
         let fits = || self.backends.iter().filter(|(name, one)| one.fits(name, need));

@@ -25,7 +25,7 @@ impl Lane {
     pub(super) fn call_back(&mut self, ctx: &mut Context<Self>) {
         let (now, pool) = (self.now_ms(), self.context.pool.clone());
         // Also what no backend will ever do: it is read again to be refused.
-        let effects = self.core.call_back(now, |class| !pool.is_stuck(class.task, class.model.as_deref()));
+        let effects = self.core.call_back(now, |class| pool.may_go_on(class.task, class.model.as_deref()));
         self.carry_out(effects, ctx);
         let (parked, later) = self.core.set_aside();
         metrics::gauge!("relay_lane_parked_jobs", "lane" => self.settings.lane.clone()).set(parked as f64);
