@@ -27,6 +27,11 @@ impl<T> Line<T> {
         self.len
     }
 
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// One comes; `came` is new.
     pub fn insert(&mut self, (tenant, came): Spot, job: T) {
         self.len += usize::from(self.tenants.entry(tenant).or_default().insert(came, job).is_none());
@@ -43,7 +48,7 @@ impl<T> Line<T> {
 
     /// A turn went to this tenant.
     pub fn took(&mut self, tenant: &Tenant, weight: u32) {
-        if self.len == 0 {
+        if self.is_empty() {
             self.turns.clear();
         } else {
             self.turns.took(tenant, None, weight);
