@@ -1,7 +1,7 @@
 //! The schema files say what the types say, and what the types write obeys them.
 
 use jsonschema::Validator;
-use relay_protocol::record::{AuditEntry, BackendDrain, ControlRecord, DedupEntry, MemberRegistration};
+use relay_protocol::record::{AuditEntry, BackendDrain, ControlRecord, DedupEntry, ElectionRecord, MemberRegistration};
 use relay_protocol::{Event, Job};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -99,6 +99,11 @@ fn golden_drains_obey_the_schema_and_have_their_keys() {
     assert_eq!(vector["key"], key);
     assert_eq!(BackendDrain::backend_of(key.as_bytes()), Some(drain.backend.as_str()));
     assert!(BackendDrain::backend_of(b"member/x").is_none() && !MemberRegistration::is_key(key.as_bytes()));
+}
+
+#[test]
+fn golden_election_records_obey_the_schema() {
+    check::<ElectionRecord>("record.election.", "election.v1.json");
 }
 
 #[test]

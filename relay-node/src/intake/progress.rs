@@ -67,15 +67,17 @@ impl Progress {
 
     fn whole(text: &str) -> Option<Self> {
         let mut parts = text.splitn(5, ':');
-        let (oldest, serial, sides, fresh, bits) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let earlier = Self::with_sides(&format!("{oldest}:{serial}:{sides}:{bits}"))?;
-        Some(Self { fresh: Fresh::parse(fresh)?, ..earlier })
+        let (oldest, serial, sides) = (parts.next()?, parts.next()?, parts.next()?);
+        let fresh = Fresh::parse(parts.next()?)?;
+        Some(Self { fresh, ..Self::of_fields(oldest, serial, sides, parts.next()?)? })
     }
 
     fn with_sides(text: &str) -> Option<Self> {
         let mut parts = text.splitn(4, ':');
-        let (oldest, serial, sides, bits) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        Self::of_fields(parts.next()?, parts.next()?, parts.next()?, parts.next()?)
+    }
+
+    fn of_fields(oldest: &str, serial: &str, sides: &str, bits: &str) -> Option<Self> {
         let sides: Vec<u64> = sides.split('.').map(|next| next.parse().ok()).collect::<Option<_>>()?;
         let (oldest_ms, serial) = (oldest.parse().ok()?, serial.parse().ok()?);
         Some(Self {

@@ -14,20 +14,20 @@ use super::progress::{Progress, WINDOW_OFFSETS_MAX};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Unfinished {
-        since_ms: u64,
-    },
+    Unfinished { since_ms: u64 },
     Finished,
-    /// In the next commit or the one under way, which has records of it that are there until a time.
-    Fresh {
-        since_ms: u64,
-        until_ms: u64,
-    },
+}
+
+/// What is finished by the next commit or the one under way, which has records of it that are there until a time.
+#[derive(Debug, Clone, Copy)]
+struct FreshEnd {
+    since_ms: u64,
+    until_ms: u64,
 }
 
 impl State {
     fn is_finished(self) -> bool {
-        !matches!(self, Self::Unfinished { .. })
+        matches!(self, Self::Finished)
     }
 }
 
@@ -38,6 +38,9 @@ pub struct Tracker {
     inherited: Progress,
     /// Delivered offsets at and above the lowest unfinished one, and inherited finished ones.
     offsets: BTreeMap<u64, State>,
+    /// Of the finished ones those that a new owner must find proof of. Beside the others, so that a commit costs no more than what
+    /// it finishes while one long job holds the window open.
+    fresh: BTreeMap<u64, FreshEnd>,
     /// Inherited ones that count as unfinished until the records of their commit are seen.
     doubted: BTreeSet<u64>,
     /// Those whose records are not there: they must be read again.
@@ -70,7 +73,7 @@ impl Tracker {
             below.chain(inherited.finished_beyond()).map(|offset| (offset, State::Finished)).collect();
         offsets.extend(doubted.iter().map(|offset| (*offset, State::Unfinished { since_ms: inherited.oldest_ms })));
         let (read_to, newest_ms) = (start.max(inherited.next), inherited.oldest_ms);
-        Self { inherited, offsets, doubted, reopened: BTreeSet::new(), read_to, newest_ms }
+        Self { inherited, offsets, fresh: BTreeMap::new(), doubted, reopened: BTreeSet::new(), read_to, newest_ms }
     }
 
     /// Whether an earlier owner finished `offset`, beyond doubt.
@@ -134,7 +137,8 @@ impl Tracker {
     pub fn finish(&mut self, offset: u64, seen_until_ms: Option<u64>) {
         let Some(state) = self.offsets.get_mut(&offset) else { return };
         if let State::Unfinished { since_ms } = *state {
-            *state = seen_until_ms.map_or(State::Finished, |until_ms| State::Fresh { since_ms, until_ms });
+            *state = State::Finished;
+            self.fresh.extend(seen_until_ms.map(|until_ms| (offset, FreshEnd { since_ms, until_ms })));
         }
     }
 
@@ -142,22 +146,16 @@ impl Tracker {
     pub fn proposal(&self) -> Progress {
         let oldest = self.offsets.iter().find_map(|(offset, state)| match state {
             State::Unfinished { since_ms } => Some((*offset, *since_ms)),
-            State::Finished | State::Fresh { .. } => None,
+            State::Finished => None,
         });
         // What an earlier owner finished is behind us too, though it was not delivered again yet.
         let is_done = |offset: &u64| self.offsets.get(offset).is_some_and(|state| state.is_finished());
         let (next, oldest_ms) = oldest
             .unwrap_or_else(|| (self.read_to + (self.read_to..).take_while(is_done).count() as u64, self.newest_ms));
-        let fresh: Vec<(u64, u64, u64)> = (self.offsets.iter())
-            .filter_map(|(offset, state)| match state {
-                State::Fresh { since_ms, until_ms } => Some((*offset, *since_ms, *until_ms)),
-                _ => None,
-            })
-            .collect();
         // Whoever redoes one must know of its attempts.
-        let oldest_ms = fresh.iter().map(|(_, since_ms, _)| *since_ms).fold(oldest_ms, u64::min);
-        let until_ms = fresh.iter().map(|(_, _, until_ms)| *until_ms).fold(u64::MAX, u64::min);
-        let fresh = Fresh::of(fresh.iter().map(|(offset, ..)| *offset), until_ms);
+        let oldest_ms = self.fresh.values().map(|end| end.since_ms).fold(oldest_ms, u64::min);
+        let until_ms = self.fresh.values().map(|end| end.until_ms).fold(u64::MAX, u64::min);
+        let fresh = Fresh::of(self.fresh.keys().copied(), until_ms);
         let mut progress = Progress::at(next);
         (progress.oldest_ms, progress.fresh) = (oldest_ms, fresh);
         for (offset, state) in self.offsets.range(next..) {
@@ -172,9 +170,7 @@ impl Tracker {
     pub fn committed(&mut self, next: u64) {
         self.offsets = self.offsets.split_off(&next);
         self.read_to = self.read_to.max(next);
-        for state in self.offsets.values_mut().filter(|state| matches!(state, State::Fresh { .. })) {
-            *state = State::Finished;
-        }
+        self.fresh.clear();
     }
 
     /// Whether another record may be read: the window still fits the metadata.
