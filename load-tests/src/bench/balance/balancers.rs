@@ -1,33 +1,57 @@
-//! Balancers side by side: the relay with nothing set by hand, HAProxy and nginx as their experts set them.
+//! Balancers side by side: the relay with nothing set by hand, the others as their experts set them (`others.rs`).
 
-use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 
-use super::super::process::{Started, binary, start};
-use super::trace::SLOTS;
+use super::super::process::{Started, binary, coordinator, node, start};
+use super::others;
+use crate::broker::Broker;
 
-/// Time in which one must accept connections.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+/// Time in which one must accept connections: the slowest is a large Python program.
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Kind {
+    /// Nobody: the client asks the first backend itself.
+    Direct,
     /// The relay's OpenAI-compatible API, standalone.
     Relay,
+    /// The same over the log (`x-relay-durable`), on the embedded one.
+    RelayDurable,
+    /// The same over a real broker: one coordinator, one node.
+    RelayKafka,
     /// HAProxy: `balance first`, `maxconn` as many as the backend's slots, the fastest first.
     Haproxy,
     /// nginx: `least_conn`.
     Nginx,
+    /// Envoy: least request.
+    Envoy,
+    /// `LiteLLM`: least busy.
+    Litellm,
+}
+
+impl Kind {
+    /// Whether its requests go over the log.
+    pub(super) fn is_durable(self) -> bool {
+        matches!(self, Self::RelayDurable | Self::RelayKafka)
+    }
 }
 
 /// One that runs; it ends when dropped.
 pub(super) enum Balancer {
+    Direct(String),
     Relay(Started),
+    /// They end in this order.
+    Cluster {
+        node: Started,
+        coordinator: Started,
+        _broker: Broker,
+    },
     Other(Other),
 }
 
@@ -46,19 +70,23 @@ impl Drop for Other {
 }
 
 impl Balancer {
-    /// Starts one before these backends, the fastest first.
+    /// Starts one before these backends, the fastest first, each of `slots` slots.
     ///
     /// # Errors
     /// It is not installed, or does not start.
-    pub(super) fn start(kind: Kind, folder: &Path, backends: &[String]) -> anyhow::Result<Self> {
+    pub(super) fn start(kind: Kind, folder: &Path, backends: &[String], slots: usize) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        if kind == Kind::Relay {
-            return relay(folder, backends).map(Self::Relay);
-        }
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let addresses: Vec<&str> = backends.iter().filter_map(|url| url.strip_prefix("http://")).collect();
-        let child =
-            if kind == Kind::Haproxy { haproxy(folder, port, &addresses)? } else { nginx(folder, port, &addresses)? };
+        let child = match kind {
+            Kind::Direct => return Ok(Self::Direct(backends.first().context("no backend")?.clone())),
+            Kind::Relay | Kind::RelayDurable => return relay(folder, backends, slots).map(Self::Relay),
+            Kind::RelayKafka => return cluster(folder, backends, slots),
+            Kind::Haproxy => others::haproxy(folder, port, &addresses, slots)?,
+            Kind::Nginx => others::nginx(folder, port, &addresses)?,
+            Kind::Envoy => others::envoy(folder, port, &addresses)?,
+            Kind::Litellm => others::litellm(folder, port, backends)?,
+        };
         let other = Other { child, url: format!("http://127.0.0.1:{port}") };
         let began = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -70,23 +98,29 @@ impl Balancer {
 
     pub(super) fn url(&self) -> &str {
         match self {
-            Self::Relay(relay) => &relay.url,
+            Self::Direct(url) => url,
+            Self::Relay(node) | Self::Cluster { node, .. } => &node.url,
             Self::Other(other) => &other.url,
         }
     }
 
-    /// Processor time that it has taken, with its children.
+    /// Processor time that it has taken, with its children; without the broker.
     ///
     /// # Errors
     /// It is gone.
     pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
-        let id = match self {
-            Self::Relay(relay) => relay.id(),
-            Self::Other(other) => other.child.id(),
+        let of_all = match self {
+            Self::Direct(_) => Vec::new(),
+            Self::Relay(relay) => vec![relay.id()],
+            Self::Cluster { node, coordinator, .. } => vec![node.id(), coordinator.id()],
+            Self::Other(other) => vec![other.child.id()],
         };
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-        let ids = children.split_whitespace().filter_map(|child| child.parse().ok()).chain([id]);
-        ids.map(cpu_of).sum()
+        let with_children = of_all.into_iter().flat_map(|id| {
+            let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+            let ids: Vec<u32> = children.split_whitespace().filter_map(|child| child.parse().ok()).collect();
+            ids.into_iter().chain([id])
+        });
+        with_children.map(cpu_of).sum()
     }
 }
 
@@ -99,54 +133,19 @@ fn cpu_of(id: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_millis(ticks * 10))
 }
 
-fn relay(folder: &Path, backends: &[String]) -> anyhow::Result<Started> {
+fn relay(folder: &Path, backends: &[String], slots: usize) -> anyhow::Result<Started> {
     let mut command = binary("standalone")?;
     command.arg("--data-dir").arg(folder.join("data")).args(["--listen", "127.0.0.1:0"]);
     for backend in backends {
-        command.args(["--backend", &format!("{backend};slots={SLOTS}")]);
+        command.args(["--backend", &format!("{backend};slots={slots}")]);
     }
     start(&mut command)
 }
 
-fn haproxy(folder: &Path, port: u16, backends: &[&str]) -> anyhow::Result<Child> {
-    let mut text = format!(
-        "global\n  maxconn 4000\n  nbthread 2\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 120s\n  \
-         timeout server 120s\n  timeout queue 120s\n  retries 2\n  retry-on all-retryable-errors\n  option redispatch 1\n\
-         listen front\n  bind 127.0.0.1:{port}\n  balance first\n  option httpchk GET /readyz\n"
-    );
-    for (at, backend) in backends.iter().enumerate() {
-        writeln!(text, "  server s{at} {backend} maxconn {SLOTS} check inter 500 fall 2 rise 1")?;
-    }
-    let file = folder.join("haproxy.cfg");
-    std::fs::write(&file, text)?;
-    spawn(Command::new("haproxy").arg("-f").arg(&file).arg("-db"))
-}
-
-fn nginx(folder: &Path, port: u16, backends: &[&str]) -> anyhow::Result<Child> {
-    let mut servers = String::new();
-    for backend in backends {
-        writeln!(servers, "server {backend} max_fails=1 fail_timeout=10s;")?;
-    }
-    let folder = folder.display();
-    let text = format!(
-        "daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log;\n\
-         events {{ worker_connections 4000; }}\nhttp {{\n access_log off; client_body_temp_path {folder}/body; \
-         proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n \
-         upstream pool {{ zone pool 64k; least_conn; {servers} keepalive 64; }}\n server {{ listen 127.0.0.1:{port}; \
-         location / {{ proxy_pass http://pool; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
-         proxy_next_upstream error timeout http_500 non_idempotent; proxy_read_timeout 120s; }} }} }}\n"
-    );
-    let file = Path::new(&folder.to_string()).join("nginx.conf");
-    std::fs::write(&file, text)?;
-    spawn(Command::new("nginx").arg("-c").arg(&file))
-}
-
-fn spawn(command: &mut Command) -> anyhow::Result<Child> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("{program} is not installed: apt-get install haproxy nginx-light"))
+fn cluster(folder: &Path, backends: &[String], slots: usize) -> anyhow::Result<Balancer> {
+    let broker = Broker::start(&folder.join("kafka"))?;
+    let entries: Vec<String> = backends.iter().map(|backend| format!("{backend};slots={slots}")).collect();
+    let coordinator = start(coordinator(&broker.bootstrap)?.env("RELAY__BACKENDS__STATIC", entries.join(",")))?;
+    let node = start(&mut node("balance-1", &broker.bootstrap, &coordinator.url, folder)?)?;
+    Ok(Balancer::Cluster { node, coordinator, _broker: broker })
 }

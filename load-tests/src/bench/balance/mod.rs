@@ -3,6 +3,9 @@
 
 mod backend;
 mod balancers;
+mod growth;
+mod others;
+mod overhead;
 mod policy;
 mod trace;
 
@@ -16,7 +19,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use self::backend::{Backend, MODEL, Mood, WORK_FIELD};
+use self::backend::{Backend, MODEL, Mood, WORK};
 use self::balancers::{Balancer, Kind};
 use self::trace::{Request, Rule, SLOTS, SPEEDS, theory, trace};
 use super::report::{Report, Row};
@@ -51,6 +54,12 @@ pub struct BalanceArguments {
     /// What goes wrong with the fastest backend, a third into each run at 50 %: killed, stalled, failing.
     #[arg(long, value_delimiter = ',', value_enum)]
     faults: Vec<Fault>,
+    /// Whose cost is measured of requests that are no work.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    overhead: Vec<Kind>,
+    /// Whether the coordinator's decisions are measured as the cluster grows.
+    #[arg(long)]
+    growth: bool,
     /// Where the figures go as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -103,6 +112,12 @@ pub async fn run(arguments: BalanceArguments) -> anyhow::Result<()> {
             report.rows.push(measure(*kind, &format!("{fault:?} at 50 % {kind:?}"), &traces, Some(*fault)).await?);
         }
     }
+    for kind in &arguments.overhead {
+        report.rows.push(overhead::measure(*kind).await?);
+    }
+    if arguments.growth {
+        report.rows.extend(growth::measure()?);
+    }
     report.publish(arguments.json.as_deref())
 }
 
@@ -116,10 +131,10 @@ async fn measure(kind: Kind, what: &str, traces: &[Vec<Request>], fault: Option<
         let folder = tempfile::tempdir()?;
         let backends = SPEEDS.iter().map(|speed| Backend::start(*speed)).collect::<anyhow::Result<Vec<_>>>()?;
         let urls: Vec<_> = backends.iter().map(|backend| backend.url.clone()).collect();
-        let balancer = Balancer::start(kind, folder.path(), &urls)?;
-        wait_until_it_serves(balancer.url()).await?;
+        let balancer = Balancer::start(kind, folder.path(), &urls, SLOTS)?;
+        wait_until_it_serves(kind, balancer.url()).await?;
         let before = balancer.cpu()?;
-        outcomes.push(drive(balancer.url(), trace, fault.map(|fault| (fault, &backends[0]))).await?);
+        outcomes.push(drive(kind, balancer.url(), trace, fault.map(|fault| (fault, &backends[0]))).await?);
         cpu += balancer.cpu()? - before;
         count += trace.len();
         for backend in &backends {
@@ -130,10 +145,10 @@ async fn measure(kind: Kind, what: &str, traces: &[Vec<Request>], fault: Option<
     Ok(row(what, outcomes, Some(cpu.as_secs_f64() * 1e6 / count as f64)))
 }
 
-async fn wait_until_it_serves(url: &str) -> anyhow::Result<()> {
+async fn wait_until_it_serves(kind: Kind, url: &str) -> anyhow::Result<()> {
     let (client, began) = (reqwest::Client::new(), Instant::now());
     let tiny = Request { at_ms: 0.0, size_ms: 1.0, work_ms: 1.0 };
-    while !send(&client, url, &tiny).await {
+    while !send(kind, &client, url, &tiny).await {
         ensure!(began.elapsed() < CLIENT_PATIENCE, "{url} serves no request");
         sleep(Duration::from_millis(100)).await;
     }
@@ -141,7 +156,7 @@ async fn wait_until_it_serves(url: &str) -> anyhow::Result<()> {
 }
 
 /// Sends each request when it is due, whatever became of those before.
-async fn drive(url: &str, trace: &[Request], fault: Option<(Fault, &Backend)>) -> anyhow::Result<Outcome> {
+async fn drive(kind: Kind, url: &str, trace: &[Request], fault: Option<(Fault, &Backend)>) -> anyhow::Result<Outcome> {
     let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1_024).build()?;
     let url: Arc<str> = url.into();
     let (began, mut under_way) = (Instant::now(), JoinSet::new());
@@ -157,7 +172,7 @@ async fn drive(url: &str, trace: &[Request], fault: Option<(Fault, &Backend)>) -
         }
         let (client, url) = (client.clone(), url.clone());
         under_way.spawn(async move {
-            let is_done = send(&client, &url, &request).await;
+            let is_done = send(kind, &client, &url, &request).await;
             (number, is_done, due.elapsed())
         });
     }
@@ -173,28 +188,32 @@ async fn drive(url: &str, trace: &[Request], fault: Option<(Fault, &Backend)>) -
 }
 
 /// Whether the request was answered well.
-async fn send(client: &reqwest::Client, url: &str, request: &Request) -> bool {
+async fn send(kind: Kind, client: &reqwest::Client, url: &str, request: &Request) -> bool {
     let form = reqwest::multipart::Form::new()
         .text("model", MODEL)
-        .text(WORK_FIELD, ((request.work_ms * 1e3) as u64).to_string())
-        .part("file", reqwest::multipart::Part::bytes(sound(request.size_ms * SOUND_S_PER_MS)).file_name("sound.wav"));
-    let answer = client.post(format!("{url}/v1/audio/transcriptions")).multipart(form).send();
+        .part("file", reqwest::multipart::Part::bytes(sound(request)).file_name("sound.wav"));
+    let call = client.post(format!("{url}/v1/audio/transcriptions")).multipart(form);
+    let answer = if kind.is_durable() { call.header("x-relay-durable", "true") } else { call }.send();
     let answer = timeout(CLIENT_PATIENCE, async { answer.await?.error_for_status()?.bytes().await }).await;
     matches!(answer, Ok(Ok(_)))
 }
 
-/// A WAV file of so many seconds.
-fn sound(seconds: f64) -> Vec<u8> {
-    let bytes = (seconds * f64::from(BYTE_RATE)) as u32;
-    let mut sound = Vec::with_capacity(44 + bytes as usize);
+/// A WAV file whose length is the request's size; what work it is stands behind the sound.
+fn sound(request: &Request) -> Vec<u8> {
+    let bytes = (request.size_ms * SOUND_S_PER_MS * f64::from(BYTE_RATE)) as u32 & !1;
+    let work = format!("{WORK}{:<12}", (request.work_ms * 1e3) as u64);
+    let mut sound = Vec::with_capacity(64 + work.len() + bytes as usize);
     sound.extend_from_slice(b"RIFF");
-    sound.extend_from_slice(&(36 + bytes).to_le_bytes());
+    sound.extend_from_slice(&(36 + 8 + work.len() as u32 + bytes).to_le_bytes());
     sound.extend_from_slice(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
     sound.extend_from_slice(&BYTE_RATE.to_le_bytes());
     sound.extend_from_slice(&BYTE_RATE.to_le_bytes());
     sound.extend_from_slice(b"\x01\0\x08\0data");
     sound.extend_from_slice(&bytes.to_le_bytes());
     sound.resize(44 + bytes as usize, 0x80);
+    sound.extend_from_slice(b"note");
+    sound.extend_from_slice(&(work.len() as u32).to_le_bytes());
+    sound.extend_from_slice(work.as_bytes());
     sound
 }
 
