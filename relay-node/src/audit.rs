@@ -17,6 +17,8 @@ use crate::job::outcome::Ended;
 const QUEUE_MAX: usize = 65_536;
 /// Entries in one record.
 const RECORD_ENTRIES_MAX: usize = 512;
+/// How long the first entry of a record waits for others: a record costs the log as much as a job's, whatever is in it.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(50);
 /// Wait before a failed write is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -172,7 +174,7 @@ impl Writer {
 
 async fn write(log: Arc<dyn Log>, writer: Arc<Writer>, mut entries: mpsc::Receiver<AuditEntry>) {
     let mut batch = Vec::new();
-    while entries.recv_many(&mut batch, RECORD_ENTRIES_MAX).await > 0 {
+    while gather(&mut entries, &mut batch).await {
         let record = writer.record(&batch);
         while let Err(error) = log.append(vec![record.clone()]).await {
             tracing::warn!(%error, "audit entries are not written yet, trying again");
@@ -180,6 +182,23 @@ async fn write(log: Arc<dyn Log>, writer: Arc<Writer>, mut entries: mpsc::Receiv
         }
         batch.clear();
     }
+}
+
+/// Takes the next record's entries; `false` at the end.
+async fn gather(entries: &mut mpsc::Receiver<AuditEntry>, batch: &mut Vec<AuditEntry>) -> bool {
+    if entries.recv_many(batch, RECORD_ENTRIES_MAX).await == 0 {
+        return false;
+    }
+    let until = tokio::time::Instant::now() + LINGER;
+    while batch.len() < RECORD_ENTRIES_MAX {
+        let room = RECORD_ENTRIES_MAX - batch.len();
+        match tokio::time::timeout_at(until, entries.recv_many(batch, room)).await {
+            Ok(1..) => {}
+            // Time is up, or nobody is left who writes.
+            Ok(0) | Err(_) => break,
+        }
+    }
+    true
 }
 
 fn actor_of(job: &Delivered) -> Actor<'_> {

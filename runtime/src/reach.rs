@@ -29,7 +29,8 @@ pub enum ReachError {
 #[derive(Debug, Clone)]
 pub struct Reach {
     client: Client,
-    base: String,
+    /// Parsed once: it is the same for each request.
+    base: Url,
     host: Option<String>,
 }
 
@@ -45,21 +46,26 @@ impl Reach {
         url: &str,
         via: Option<&str>,
     ) -> Result<Self, ReachError> {
-        let base = url.trim_end_matches('/').to_owned();
-        let Some(via) = via else { return Ok(Self { client: shared.clone(), base, host: None }) };
-        let (at, named) = (parse(url)?, parse(via)?);
+        let at = parse(url)?;
+        let Some(via) = via else { return Ok(Self { client: shared.clone(), base: at, host: None }) };
+        let named = parse(via)?;
         let name = named.host_str().unwrap_or_default();
         if named.scheme() == "https" {
             let client = builder().resolve(name, address(&at)?).build()?;
-            return Ok(Self { client, base: via.trim_end_matches('/').to_owned(), host: None });
+            return Ok(Self { client, base: named, host: None });
         }
         let host = named.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
-        Ok(Self { client: shared.clone(), base, host: Some(host) })
+        Ok(Self { client: shared.clone(), base: at, host: Some(host) })
     }
 
-    /// A request to `path`, which begins with a slash.
+    /// A request to `path`, which begins with a slash and has no query.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.client.request(method, format!("{}{path}", self.base));
+        let mut url = self.base.clone();
+        match self.base.path() {
+            "/" => url.set_path(path),
+            prefix => url.set_path(&format!("{}{path}", prefix.trim_end_matches('/'))),
+        }
+        let request = self.client.request(method, url);
         match &self.host {
             Some(host) => request.header(HOST, host),
             None => request,

@@ -2,13 +2,27 @@
 
 use std::sync::Arc;
 
-use super::holder::Held;
+use super::holder::{Held, Holder};
 use super::{BackendSlots, LeaseTable, Offering};
 
 impl BackendSlots {
-    /// Whether its slots are in the fair plan.
-    pub(super) fn is_usable(&self) -> bool {
-        !self.closed && matches!(self.offering, Offering::Usable(_))
+    /// One of which nothing is known, that `holders` may use for all we know.
+    pub(super) fn new(name: Arc<str>, slots: u32, holders: usize) -> Self {
+        Self { name, slots, offering: Offering::Unknown, closed: false, taken: 0, used: 0, silent: holders }
+    }
+
+    /// A holder's part counts.
+    pub(super) fn count(&mut self, held: &Held) {
+        self.taken += u64::from(held.ceiling.slots());
+        self.used += u64::from(held.in_use);
+        self.silent += usize::from(!held.told);
+    }
+
+    /// A holder's part, as it was when it was counted, counts no more.
+    pub(super) fn discount(&mut self, held: &Held) {
+        self.taken -= u64::from(held.ceiling.slots());
+        self.used -= u64::from(held.in_use);
+        self.silent -= usize::from(!held.told);
     }
 }
 
@@ -18,10 +32,10 @@ impl LeaseTable {
         match self.place_of(backend) {
             Ok(at) => self.backends[at].slots = slots,
             Err(at) => {
-                let name = backend.clone();
-                self.backends.insert(at, BackendSlots { name, slots, offering: Offering::Unknown, closed: false });
+                self.backends.insert(at, BackendSlots::new(backend.clone(), slots, self.holders.len()));
                 for holder in self.holders.values_mut() {
                     holder.held.insert(at, Held::default());
+                    holder.sum_up();
                 }
             }
         }
@@ -37,8 +51,8 @@ impl LeaseTable {
     /// Whether it is certain that nobody has a slot of the backend.
     pub fn is_idle(&self, backend: &str) -> bool {
         let Ok(at) = self.place_of(backend) else { return true };
-        let is_free = |held: &Held| held.told && held.ceiling.slots() == 0 && held.in_use == 0;
-        self.accrued_ms >= self.grants_from_ms && self.holders.values().all(|holder| is_free(&holder.held[at]))
+        let known = &self.backends[at];
+        self.accrued_ms >= self.grants_from_ms && known.silent == 0 && known.taken == 0 && known.used == 0
     }
 
     /// Takes a backend from the table, if it is idle; whether it is gone.
@@ -50,12 +64,18 @@ impl LeaseTable {
         self.backends.remove(at);
         for holder in self.holders.values_mut() {
             holder.held.remove(at);
+            holder.sum_up();
         }
         true
     }
 
     /// Where the backend is, or where it would be.
-    fn place_of(&self, backend: &str) -> Result<usize, usize> {
+    pub(super) fn place_of(&self, backend: &str) -> Result<usize, usize> {
         self.backends.binary_search_by(|known| (*known.name).cmp(backend))
     }
+}
+
+/// What `holder` has of each backend counts, or counts no more.
+pub(super) fn each(backends: &mut [BackendSlots], holder: &Holder, count: fn(&mut BackendSlots, &Held)) {
+    backends.iter_mut().zip(&holder.held).for_each(|(backend, held)| count(backend, held));
 }

@@ -31,6 +31,12 @@ pub(super) struct Holder {
     /// Whether it may have slots that nobody asked for.
     pub(super) spare: bool,
     pub(super) demand: Vec<SlotDemand>,
+    /// Jobs that it has, running or waiting: the sum of its demand.
+    wants: u64,
+    /// Slots that it may use or still uses.
+    pub(super) occupied: u64,
+    /// Slots in the last answer: (place of the backend, slots), without those of 0.
+    pub(super) granted: Vec<(usize, u32)>,
     /// One for each backend, in the table's order.
     pub(super) held: Vec<Held>,
     /// Slot-time received, divided by weight.
@@ -44,6 +50,9 @@ impl Holder {
             draining: false,
             spare: false,
             demand: Vec::new(),
+            wants: 0,
+            occupied: 0,
+            granted: Vec::new(),
             held: vec![Held::default(); backends],
             served: 0,
         }
@@ -58,13 +67,14 @@ impl Holder {
         index_of: impl Fn(&str) -> Option<usize>,
     ) {
         let first = self.heard_ms == 0;
-        if self.wants() == 0 {
+        if self.wants == 0 {
             self.served = self.served.max(least_served);
         }
         self.heard_ms = self.heard_ms.max(now_ms);
         self.draining = report.draining;
         self.spare = report.ready && !report.draining;
         self.demand = report.demand.to_vec();
+        self.wants = self.demand.iter().map(|demand| u64::from(demand.jobs)).sum();
         for held in &mut self.held {
             (held.reported, held.in_use, held.told) = (0, 0, true);
         }
@@ -83,17 +93,27 @@ impl Holder {
         }
     }
 
+    /// It wants nothing any more.
+    pub(super) fn wants_nothing(&mut self) {
+        self.demand.clear();
+        self.wants = 0;
+        self.spare = false;
+    }
+
     /// Jobs that it has, running or waiting.
     pub(super) fn wants(&self) -> u64 {
-        self.demand.iter().map(|demand| u64::from(demand.jobs)).sum()
+        self.wants
     }
 
     pub(super) fn weight(&self) -> u64 {
-        self.wants().clamp(1, WEIGHT_MAX)
+        self.wants.clamp(1, WEIGHT_MAX)
     }
 
-    /// Slots that it may use or still uses.
-    pub(super) fn occupied(&self) -> u64 {
-        self.held.iter().map(|held| u64::from(held.granted.max(held.in_use))).sum()
+    /// Adds up what changed in `held`.
+    pub(super) fn sum_up(&mut self) {
+        self.occupied = self.held.iter().map(|held| u64::from(held.granted.max(held.in_use))).sum();
+        self.granted.clear();
+        let granted = self.held.iter().enumerate().map(|(at, held)| (at, held.granted));
+        self.granted.extend(granted.filter(|(_, slots)| *slots > 0));
     }
 }

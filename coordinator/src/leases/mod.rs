@@ -16,10 +16,12 @@ mod holder;
 pub mod plan;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use relay_protocol::cluster::{SlotDemand, SlotGrant};
 
+use self::backends::each;
 pub use self::ceiling::LATE_HEARTBEAT_MS;
 use self::holder::Holder;
 use self::plan::{Claim, Offer, share_out};
@@ -68,7 +70,7 @@ pub struct Report<'a> {
 }
 
 /// What a node is told about its slots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
     /// All that it may use from now on, sorted by backend; none with 0 slots.
     pub slots: Vec<SlotGrant>,
@@ -83,6 +85,12 @@ struct BackendSlots {
     offering: Offering,
     /// Nobody gets its slots any more.
     closed: bool,
+    /// Slots that all holders together may believe to have.
+    taken: u64,
+    /// Requests that they reported.
+    used: u64,
+    /// Holders that did not report since it is in the table.
+    silent: usize,
 }
 
 /// Name and life of a node.
@@ -103,7 +111,7 @@ impl LeaseTable {
     /// A table that begins at `now_ms` with these backends (name, slots); a name that comes twice counts once.
     pub fn new(rules: LeaseRules, now_ms: u64, backends: impl IntoIterator<Item = (Arc<str>, u32)>) -> Self {
         let backends: BTreeMap<_, _> = backends.into_iter().collect();
-        let known = |(name, slots)| BackendSlots { name, slots, offering: Offering::Unknown, closed: false };
+        let known = |(name, slots)| BackendSlots::new(name, slots, 0);
         Self {
             rules,
             grants_from_ms: now_ms.saturating_add(rules.restart_wait_ms),
@@ -115,8 +123,8 @@ impl LeaseTable {
 
     /// What a probe found; an unknown backend is ignored.
     pub fn offer(&mut self, backend: &str, offering: Offering) {
-        if let Some(known) = self.backends.iter_mut().find(|known| &*known.name == backend) {
-            known.offering = offering;
+        if let Ok(at) = self.place_of(backend) {
+            self.backends[at].offering = offering;
         }
     }
 
@@ -125,20 +133,30 @@ impl LeaseTable {
     pub fn heartbeat(&mut self, now_ms: u64, report: Report<'_>) -> Grants {
         self.pass_time(now_ms);
         let id: HolderId = (report.node.into(), report.incarnation);
-        for ((node, incarnation), holder) in &mut self.holders {
-            if *node == id.0 && *incarnation < report.incarnation {
-                holder.demand.clear();
-                holder.spare = false;
-            }
+        for (_, holder) in self.holders.range_mut((id.0.clone(), 0)..id.clone()) {
+            holder.wants_nothing();
         }
         let least_served = self.holders.values().filter(|holder| holder.wants() > 0).map(|holder| holder.served).min();
-        let backends = &self.backends;
-        let holder = self.holders.entry(id.clone()).or_insert_with(|| Holder::new(backends.len()));
+        let backends = &mut self.backends;
+        let holder = match self.holders.entry(id.clone()) {
+            Entry::Occupied(known) => {
+                let holder = known.into_mut();
+                each(backends, holder, BackendSlots::discount);
+                holder
+            }
+            Entry::Vacant(new) => new.insert(Holder::new(backends.len())),
+        };
         holder.report(now_ms, report, least_served.unwrap_or(0), |name| {
             backends.binary_search_by(|known| (*known.name).cmp(name)).ok()
         });
+        holder.sum_up();
         let targets = self.targets(&id);
-        self.grant(now_ms, &id, &targets)
+        let Some(holder) = self.holders.get_mut(&id) else { return Grants::default() };
+        let settled = now_ms >= self.grants_from_ms;
+        let grants = grant(&self.backends, holder, now_ms, settled, &targets);
+        holder.sum_up();
+        each(&mut self.backends, holder, BackendSlots::count);
+        grants
     }
 
     /// Forgets holders whose time is over.
@@ -146,74 +164,36 @@ impl LeaseTable {
         let elapsed = u128::from(now_ms.saturating_sub(self.accrued_ms));
         self.accrued_ms = self.accrued_ms.max(now_ms);
         let ttl = self.rules.lease_ttl_ms;
-        self.holders.retain(|_, holder| now_ms < holder.heard_ms.saturating_add(ttl));
+        let backends = &mut self.backends;
+        self.holders.retain(|_, holder| {
+            let lives = now_ms < holder.heard_ms.saturating_add(ttl);
+            if !lives {
+                each(backends, holder, BackendSlots::discount);
+            }
+            lives
+        });
         for holder in self.holders.values_mut() {
-            let busy = holder.occupied().min(holder.wants());
+            let busy = holder.occupied.min(holder.wants());
             holder.served += elapsed * u128::from(busy) * SERVICE_UNIT / u128::from(holder.weight());
         }
     }
 
     /// The holder's fair slots, one number for each backend.
     fn targets(&self, id: &HolderId) -> Vec<u32> {
-        let usable: Vec<usize> = (0..self.backends.len()).filter(|&at| self.backends[at].is_usable()).collect();
-        let models = |at: usize| match &self.backends[at].offering {
-            Offering::Usable(models) => models.as_slice(),
-            Offering::Unknown | Offering::Down => &[],
-        };
-        let offers: Vec<_> =
-            usable.iter().map(|&at| Offer { slots: self.backends[at].slots, models: models(at) }).collect();
-        let claims: Vec<_> = self.holders.values().map(|holder| holder.claim(&usable)).collect();
+        let offers: Vec<_> = self.backends.iter().map(BackendSlots::offer).collect();
+        let claims: Vec<_> = self.holders.values().map(Holder::claim).collect();
         let plan = share_out(&offers, &claims, u128::from(self.rules.turn_ms) * SERVICE_UNIT);
-        let mut targets = vec![0; self.backends.len()];
-        let row = self.holders.keys().position(|known| known == id).and_then(|row| plan.get(row));
-        for (&at, &slots) in usable.iter().zip(row.into_iter().flatten()) {
-            targets[at] = slots;
-        }
-        targets
-    }
-
-    /// Gives `id` its targets as far as nobody else may still hold them.
-    fn grant(&mut self, now_ms: u64, id: &HolderId, targets: &[u32]) -> Grants {
-        let mut answer = Grants { slots: Vec::new(), hand_over: false };
-        let settled = now_ms >= self.grants_from_ms;
-        for (at, backend) in self.backends.iter().enumerate() {
-            let others = self.holders.iter().filter(|(other, _)| *other != id).map(|(_, holder)| &holder.held[at]);
-            let (taken, used, told) = others.fold((0_u32, 0_u32, true), |(taken, used, told), held| {
-                (taken.saturating_add(held.ceiling.slots()), used.saturating_add(held.in_use), told && held.told)
-            });
-            let settled = settled && told;
-            let room = backend.slots.saturating_sub(taken);
-            let Some(holder) = self.holders.get_mut(id) else { return answer };
-            let held = &mut holder.held[at];
-            let target = match backend.offering {
-                _ if backend.closed => 0,
-                _ if holder.draining => held.in_use,
-                Offering::Unknown => held.reported,
-                Offering::Usable(_) => targets[at],
-                Offering::Down => 0,
-            };
-            let granted = target.min(room).min(if settled { u32::MAX } else { held.reported });
-            held.granted = granted;
-            held.ceiling.raise(now_ms, granted.max(held.reported).max(held.in_use));
-            // It can give back unused slots, or others can, who are asked to.
-            answer.hand_over |= held.reported > granted.max(held.in_use);
-            answer.hand_over |= settled && granted < target && used < taken;
-            if granted > 0 {
-                answer.slots.push(SlotGrant { backend: backend.name.to_string(), slots: granted, in_use: 0 });
-            }
-        }
-        answer
+        let row = self.holders.keys().position(|known| known == id).and_then(|row| plan.row(row));
+        row.map_or_else(|| vec![0; offers.len()], <[u32]>::to_vec)
     }
 
     /// Slots that holders may believe to have (at most what there is: reports that cross can add up to more for a moment),
     /// and slots in use by their last word.
     pub fn usage(&self, backend: &str) -> (u32, u32) {
-        let Some(at) = self.backends.iter().position(|known| &*known.name == backend) else { return (0, 0) };
-        let held = self.holders.values().map(|holder| &holder.held[at]);
-        let (taken, used) = held.fold((0_u32, 0_u32), |(taken, used), held| {
-            (taken.saturating_add(held.ceiling.slots()), used.saturating_add(held.in_use))
-        });
-        (taken.min(self.backends[at].slots), used)
+        let Ok(at) = self.place_of(backend) else { return (0, 0) };
+        let known = &self.backends[at];
+        let used = u32::try_from(known.used).unwrap_or(u32::MAX);
+        (u32::try_from(known.taken).unwrap_or(u32::MAX).min(known.slots), used)
     }
 
     /// What a life of a node was granted last, with what it uses.
@@ -229,15 +209,51 @@ impl LeaseTable {
     }
 }
 
+impl BackendSlots {
+    /// Its part in the fair plan.
+    fn offer(&self) -> Offer<'_> {
+        match &self.offering {
+            Offering::Usable(models) if !self.closed => Offer { slots: self.slots, models },
+            Offering::Usable(_) | Offering::Unknown | Offering::Down => Offer { slots: 0, models: &[] },
+        }
+    }
+}
+
 impl Holder {
-    /// Its part in the fair plan over the backends `usable`.
-    fn claim(&self, usable: &[usize]) -> Claim<'_> {
+    /// Its part in the fair plan.
+    fn claim(&self) -> Claim<'_> {
         Claim {
             demand: if self.draining { &[] } else { &self.demand },
             served: self.served,
             weight: self.weight(),
-            held: usable.iter().map(|&at| self.held[at].granted).collect(),
+            held: &self.granted,
             spare: self.spare,
         }
     }
+}
+
+/// Gives `holder`, which is not counted in `backends`, its targets as far as nobody else may still hold them.
+fn grant(backends: &[BackendSlots], holder: &mut Holder, now_ms: u64, settled: bool, targets: &[u32]) -> Grants {
+    let mut answer = Grants::default();
+    for ((backend, held), &fair) in backends.iter().zip(&mut holder.held).zip(targets) {
+        let settled = settled && backend.silent == 0;
+        let room = u64::from(backend.slots).saturating_sub(backend.taken) as u32;
+        let target = match backend.offering {
+            _ if backend.closed => 0,
+            _ if holder.draining => held.in_use,
+            Offering::Unknown => held.reported,
+            Offering::Usable(_) => fair,
+            Offering::Down => 0,
+        };
+        let granted = target.min(room).min(if settled { u32::MAX } else { held.reported });
+        held.granted = granted;
+        held.ceiling.raise(now_ms, granted.max(held.reported).max(held.in_use));
+        // It can give back unused slots, or others can, who are asked to.
+        answer.hand_over |= held.reported > granted.max(held.in_use);
+        answer.hand_over |= settled && granted < target && backend.used < backend.taken;
+        if granted > 0 {
+            answer.slots.push(SlotGrant { backend: backend.name.to_string(), slots: granted, in_use: 0 });
+        }
+    }
+    answer
 }

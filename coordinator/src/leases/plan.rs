@@ -5,16 +5,18 @@
 //! there are fewer slots than nodes they take turns. What a node holds already counts one turn in its favour: slots
 //! change hands about once a turn, not with each heartbeat. Slots that nobody asked for are spread evenly, so
 //! that a node that gets work can start at once.
+//!
+//! The work grows with the slots, the claims and the offers, not with their product: a plan is made for each heartbeat.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use relay_protocol::cluster::SlotDemand;
 
 /// One backend's slots.
 #[derive(Debug, Clone, Copy)]
 pub struct Offer<'a> {
-    /// Requests at a time.
+    /// Requests at a time; 0 while it is not usable.
     pub slots: u32,
     /// What it can run, sorted.
     pub models: &'a [String],
@@ -29,20 +31,49 @@ pub struct Claim<'a> {
     pub served: u128,
     /// Share it should get, at least 1.
     pub weight: u64,
-    /// Slots that it has now, one number for each offer.
-    pub held: Vec<u32>,
+    /// Slots that it has now: (place of the offer, slots), each offer once.
+    pub held: &'a [(usize, u32)],
     /// Whether it may have slots that nobody asked for.
     pub spare: bool,
 }
 
-/// Slots for each claim (rows) of each offer (columns). No column adds up to more than its offer's slots.
-///
-/// `turn` is the lead in service, for weight 1, that makes a slot change hands.
-pub fn share_out(offers: &[Offer<'_>], claims: &[Claim<'_>], turn: u128) -> Vec<Vec<u32>> {
-    let mut plan = Planner::new(offers, claims);
-    plan.serve_demand(turn);
-    plan.spread_rest();
-    plan.assigned
+/// Slots for each claim of each offer. No offer gives more slots than it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    offers: usize,
+    assigned: Vec<u32>,
+}
+
+impl Plan {
+    /// The claim's slots, one number for each offer; `None` if there is no such claim.
+    pub fn row(&self, claim: usize) -> Option<&[u32]> {
+        self.assigned.get(claim * self.offers..(claim + 1) * self.offers)
+    }
+}
+
+/// Makes the plan; `turn` is the lead in service, for weight 1, that makes a slot change hands.
+pub fn share_out(offers: &[Offer<'_>], claims: &[Claim<'_>], turn: u128) -> Plan {
+    let mut planner = Planner::new(offers, claims);
+    planner.serve_demand(turn);
+    planner.spread_rest();
+    planner.plan
+}
+
+/// How good an offer is for a claim, the least first: few models (others may need the versatile one), slots of it that the claim
+/// has already, much room.
+type Rank = (usize, bool, Reverse<u32>, usize);
+
+/// The offers that can run one model, or any.
+struct Class {
+    able: Vec<bool>,
+    /// By rank, as if nobody had slots of them; one that gave slots since may stand too far in front.
+    open: BinaryHeap<Reverse<Rank>>,
+}
+
+/// Jobs of one model.
+struct Want {
+    class: usize,
+    left: u32,
 }
 
 struct Planner<'a> {
@@ -50,16 +81,9 @@ struct Planner<'a> {
     claims: &'a [Claim<'a>],
     /// Slots not yet given, by offer.
     free: Vec<u32>,
-    /// Result: claim, offer.
-    assigned: Vec<Vec<u32>>,
-    /// Sum of each row.
+    plan: Plan,
+    /// Slots of each claim in the plan.
     total: Vec<u32>,
-}
-
-/// Jobs of one model, and where they can run.
-struct Want {
-    offers: Vec<usize>,
-    left: u32,
 }
 
 impl<'a> Planner<'a> {
@@ -68,75 +92,127 @@ impl<'a> Planner<'a> {
             offers,
             claims,
             free: offers.iter().map(|offer| offer.slots).collect(),
-            assigned: vec![vec![0; offers.len()]; claims.len()],
+            plan: Plan { offers: offers.len(), assigned: vec![0; offers.len() * claims.len()] },
             total: vec![0; claims.len()],
         }
     }
 
     fn serve_demand(&mut self, turn: u128) {
         let claims = self.claims;
-        let mut wants: Vec<Vec<Want>> = self.claims.iter().map(|claim| self.wants(claim)).collect();
-        let held: Vec<u64> =
-            self.claims.iter().map(|claim| claim.held.iter().map(|&slots| u64::from(slots)).sum()).collect();
+        let (mut classes, mut wants) = self.wants();
+        let held: Vec<u64> = claims.iter().map(|claim| self.held_of(claim)).collect();
         let key = |at: usize, has: u32| {
             let (claim, has) = (&claims[at], u64::from(has));
             let keeps = u64::from(has < held[at]);
             claim.served + u128::from(has + 1 - keeps) * turn / u128::from(claim.weight.max(1))
         };
-        let mut line: BinaryHeap<_> = (0..self.claims.len()).map(|at| Reverse((key(at, 0), 0, at))).collect();
+        let mut line: BinaryHeap<_> = (0..claims.len()).map(|at| Reverse((key(at, 0), 0, at))).collect();
         while let Some(Reverse((_, _, at))) = line.pop() {
             // No slot for it now means none later: free slots only get fewer.
-            let Some((want, offer)) = self.best(at, &wants[at]) else { continue };
-            wants[at][want].left -= 1;
+            let Some(offer) = self.best(at, &mut wants[at], &mut classes) else { continue };
             self.give(at, offer);
             line.push(Reverse((key(at, self.total[at]), self.total[at], at)));
         }
     }
 
-    /// The claim's wants, those for a certain model first: "any" takes what they leave.
-    fn wants(&self, claim: &Claim<'_>) -> Vec<Want> {
-        let (certain, any): (Vec<_>, Vec<_>) = claim.demand.iter().partition(|demand| demand.model.is_some());
-        let able = |model: &Option<String>, offer: &Offer<'_>| {
-            model.as_ref().is_none_or(|model| offer.models.binary_search(model).is_ok())
-        };
-        let want = |demand: &SlotDemand| Want {
-            offers: (0..self.offers.len()).filter(|&at| able(&demand.model, &self.offers[at])).collect(),
-            left: demand.jobs,
-        };
-        certain.into_iter().chain(any).map(want).collect()
+    /// Slots that the claim has of offers that count.
+    fn held_of(&self, claim: &Claim<'_>) -> u64 {
+        let usable = claim.held.iter().filter(|(offer, _)| self.offers[*offer].slots > 0);
+        usable.map(|(_, slots)| u64::from(*slots)).sum()
     }
 
-    /// The want to serve next and its best offer: the one with the fewest models (others may need the versatile one),
-    /// then one where the claim has slots already, then the one with the most room.
-    fn best(&self, claim: usize, wants: &[Want]) -> Option<(usize, usize)> {
-        let rank = |offer: &usize| {
-            let keeps = self.assigned[claim][*offer] < self.claims[claim].held[*offer];
-            (self.offers[*offer].models.len(), !keeps, Reverse(self.free[*offer]), *offer)
+    /// The wants of each claim, those for a certain model first ("any" takes what they leave), and the classes that they name.
+    fn wants(&self) -> (Vec<Class>, Vec<Vec<Want>>) {
+        let (mut classes, mut known) = (Vec::new(), BTreeMap::<Option<&str>, usize>::new());
+        let mut class_of = |model: Option<&'a str>| {
+            *known.entry(model).or_insert_with(|| {
+                classes.push(self.class(model));
+                classes.len() - 1
+            })
         };
-        wants.iter().enumerate().filter(|(_, want)| want.left > 0).find_map(|(at, want)| {
-            let offer = want.offers.iter().copied().filter(|&offer| self.free[offer] > 0).min_by_key(rank)?;
-            Some((at, offer))
+        let wants = self.claims.iter().map(|claim| {
+            let (certain, any): (Vec<_>, Vec<_>) = claim.demand.iter().partition(|demand| demand.model.is_some());
+            let in_order = certain.into_iter().chain(any);
+            in_order.map(|demand| Want { class: class_of(demand.model.as_deref()), left: demand.jobs }).collect()
+        });
+        let wants = wants.collect();
+        (classes, wants)
+    }
+
+    fn class(&self, model: Option<&str>) -> Class {
+        let is_able = |offer: &Offer<'_>| {
+            let has = |model: &str| offer.models.binary_search_by(|known| known.as_str().cmp(model)).is_ok();
+            offer.slots > 0 && model.is_none_or(has)
+        };
+        let able: Vec<bool> = self.offers.iter().map(is_able).collect();
+        let open = (0..able.len()).filter(|at| able[*at]).map(|at| Reverse(self.rank(at, true))).collect();
+        Class { able, open }
+    }
+
+    fn rank(&self, offer: usize, is_new: bool) -> Rank {
+        (self.offers[offer].models.len(), is_new, Reverse(self.free[offer]), offer)
+    }
+
+    /// The best offer for the claim's first want that can still be served.
+    fn best(&self, claim: usize, wants: &mut [Want], classes: &mut [Class]) -> Option<usize> {
+        wants.iter_mut().filter(|want| want.left > 0).find_map(|want| {
+            let class = &mut classes[want.class];
+            let kept = self.claims[claim].held.iter().map(|(offer, _)| *offer);
+            let kept = kept.filter(|&offer| class.able[offer] && self.free[offer] > 0 && self.keeps(claim, offer));
+            let kept = kept.map(|offer| self.rank(offer, false)).min();
+            let best = kept.into_iter().chain(self.first_open(class)).min();
+            want.left = if best.is_some() { want.left - 1 } else { 0 };
+            best.map(|(.., offer)| offer)
         })
     }
 
+    /// The best offer of a class for a claim that has slots of none.
+    fn first_open(&self, class: &mut Class) -> Option<Rank> {
+        loop {
+            let Reverse(first) = *class.open.peek()?;
+            let now = self.rank(first.3, true);
+            if now == first && self.free[first.3] > 0 {
+                return Some(first);
+            }
+            class.open.pop();
+            if self.free[first.3] > 0 {
+                class.open.push(Reverse(now));
+            }
+        }
+    }
+
+    /// Whether the claim has more slots of the offer than the plan gives it so far.
+    fn keeps(&self, claim: usize, offer: usize) -> bool {
+        let held = self.claims[claim].held.iter().find(|(at, _)| *at == offer).map_or(0, |(_, slots)| *slots);
+        self.plan.assigned[claim * self.offers.len() + offer] < held
+    }
+
     fn spread_rest(&mut self) {
-        for offer in 0..self.offers.len() {
+        let claims = self.claims;
+        let spare = (0..claims.len()).filter(|&at| claims[at].spare);
+        let mut line: BTreeSet<(u32, usize)> = spare.map(|at| (self.total[at], at)).collect();
+        if line.is_empty() || self.free.iter().all(|free| *free == 0) {
+            return;
+        }
+        let mut holders = vec![Vec::new(); self.offers.len()];
+        for (at, claim) in claims.iter().enumerate() {
+            claim.held.iter().for_each(|(offer, _)| holders[*offer].push(at));
+        }
+        for (offer, holders) in holders.iter().enumerate() {
             while self.free[offer] > 0 {
-                let rank = |claim: &usize| {
-                    let keeps = self.assigned[*claim][offer] < self.claims[*claim].held[offer];
-                    (self.total[*claim], !keeps, *claim)
-                };
-                let Some(claim) = (0..self.claims.len()).filter(|&at| self.claims[at].spare).min_by_key(rank) else {
-                    return;
-                };
+                let Some(&(least, first)) = line.first() else { return };
+                let keeps = |at: &&usize| line.contains(&(least, **at)) && self.keeps(**at, offer);
+                let claim = holders.iter().find(keeps).copied().unwrap_or(first);
+                line.remove(&(least, claim));
                 self.give(claim, offer);
+                line.insert((self.total[claim], claim));
             }
         }
     }
 
     fn give(&mut self, claim: usize, offer: usize) {
         self.free[offer] -= 1;
-        self.assigned[claim][offer] += 1;
+        self.plan.assigned[claim * self.offers.len() + offer] += 1;
         self.total[claim] += 1;
     }
 }

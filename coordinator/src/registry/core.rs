@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use relay_protocol::cluster::{Heartbeat, HeartbeatReply, Placement};
+use relay_protocol::cluster::{Heartbeat, HeartbeatReply, Placement, SlotGrant};
 use relay_protocol::limits::is_name;
 
 use super::backends::Backends;
@@ -113,6 +113,8 @@ struct Node {
     /// Whether it was reported as left.
     left: bool,
     recent: Recent,
+    /// What it may use by its last answer, with what it used then.
+    grants: Arc<[SlotGrant]>,
 }
 
 /// The registry: one writer, no clock, no I/O.
@@ -168,7 +170,8 @@ impl Registry {
             holds: &beat.holds,
         };
         let grants = self.leases.heartbeat(now_ms, report);
-        self.remember(now_ms, beat, by);
+        let shown = self.leases.granted(&beat.node, beat.incarnation);
+        self.remember(now_ms, beat, by, shown.into());
         Ok((self.reply(grants), happenings))
     }
 
@@ -205,13 +208,13 @@ impl Registry {
         }
     }
 
-    fn remember(&mut self, now_ms: u64, beat: Heartbeat, by: Sender) {
+    fn remember(&mut self, now_ms: u64, beat: Heartbeat, by: Sender, grants: Arc<[SlotGrant]>) {
         let record = Arc::new(NodeRecord::of(&beat, now_ms));
         let before = self.nodes.remove(&beat.node);
         let same_life = before.filter(|node| node.record.incarnation == beat.incarnation);
         let mut recent = same_life.map(|node| node.recent).unwrap_or_default();
         recent.counted(now_ms);
-        self.nodes.insert(beat.node, Node { record, by, left: false, recent });
+        self.nodes.insert(beat.node, Node { record, by, left: false, recent, grants });
     }
 
     fn reply(&self, grants: Grants) -> HeartbeatReply {
@@ -241,13 +244,17 @@ impl Registry {
         self.leases.pass_time(now_ms);
         self.backends.sweep(&mut self.leases);
         let mut happenings = Vec::new();
+        let lease_ttl_ms = self.rules.leases.lease_ttl_ms;
         for (name, node) in &mut self.nodes {
+            if node.record.is_lost(now_ms, lease_ttl_ms) && !node.grants.is_empty() {
+                node.grants = Arc::default();
+            }
             if !node.left && node.record.is_lost(now_ms, self.rules.node_timeout_ms) {
                 node.left = true;
                 happenings.push(node.leaves(name, if node.record.draining { "drained" } else { "lost" }));
             }
         }
-        let forget_after = self.rules.forget_after_ms.max(self.rules.leases.lease_ttl_ms);
+        let forget_after = self.rules.forget_after_ms.max(lease_ttl_ms);
         self.nodes.retain(|_, node| !node.record.is_lost(now_ms, forget_after));
         happenings
     }
@@ -276,10 +283,7 @@ impl Registry {
 
     /// A snapshot for readers.
     pub fn view(&self) -> View {
-        let node = |node: &Node| {
-            let grants = self.leases.granted(&node.record.node, node.record.incarnation);
-            (node.record.clone(), grants)
-        };
+        let node = |node: &Node| (node.record.clone(), node.grants.clone());
         View {
             incarnation: self.rules.incarnation,
             node_timeout_ms: self.rules.node_timeout_ms,

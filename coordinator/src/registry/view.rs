@@ -97,7 +97,7 @@ pub struct View {
     /// Silence after which a node is lost, in milliseconds.
     pub node_timeout_ms: u64,
     /// Nodes sorted by name, with what they were granted.
-    pub nodes: Vec<(Arc<NodeRecord>, Vec<SlotGrant>)>,
+    pub nodes: Vec<(Arc<NodeRecord>, Arc<[SlotGrant]>)>,
     /// Backends sorted by URL.
     pub backends: Vec<BackendInfo>,
     /// The DNS names that lead to some of them.
@@ -116,7 +116,7 @@ pub struct SessionPage {
 impl View {
     /// Every node.
     pub fn nodes(&self, now_ms: u64) -> Vec<NodeInfo> {
-        let info = |(record, grants): &(Arc<NodeRecord>, Vec<SlotGrant>)| NodeInfo {
+        let info = |(record, grants): &(Arc<NodeRecord>, Arc<[SlotGrant]>)| NodeInfo {
             node: record.node.clone(),
             incarnation: record.incarnation,
             advertised_url: record.advertised_url.clone(),
@@ -124,7 +124,7 @@ impl View {
             state: record.state(now_ms, self.node_timeout_ms).as_str().to_owned(),
             heartbeat_age_ms: now_ms.saturating_sub(record.heard_ms),
             load: record.load.clone(),
-            grants: grants.clone(),
+            grants: grants.to_vec(),
         };
         self.nodes.iter().map(info).collect()
     }

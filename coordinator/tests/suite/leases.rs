@@ -1,8 +1,6 @@
 //! The lease table and the fair plan: who gets what, and when slots change hands.
 
-use coordinator::leases::plan::{Claim, Offer, share_out};
 use coordinator::leases::{Grants, LATE_HEARTBEAT_MS, LeaseRules, LeaseTable, Offering, Report};
-use proptest::prelude::*;
 use relay_protocol::cluster::{SlotDemand, SlotGrant};
 
 const RULES: LeaseRules = LeaseRules { lease_ttl_ms: 5_000, restart_wait_ms: 0, turn_ms: 2_000 };
@@ -196,58 +194,4 @@ fn slots_follow_demand_when_it_shifts() {
     }
     let (half, other) = settle(&mut a, &mut b);
     assert!(half.abs_diff(other) <= 2 && half + other >= 7, "{half} and {other}");
-}
-
-#[test]
-fn demand_for_a_rare_model_gets_the_backend_that_has_it() {
-    let (common, both) = (models(&["common"]), models(&["common", "rare"]));
-    let offers = [Offer { slots: 1, models: &both }, Offer { slots: 1, models: &common }];
-    let wants = |model: &str| vec![SlotDemand { model: Some(model.to_owned()), jobs: 1 }];
-    let (first, second) = (wants("common"), wants("rare"));
-    let claim = |demand| Claim { demand, served: 0, weight: 1, held: vec![1, 0], spare: true };
-    let plan = share_out(&offers, &[claim(&first), Claim { held: vec![0, 0], ..claim(&second) }], 1);
-    assert_eq!(plan, [[0, 1], [1, 0]]);
-}
-
-/// Demand (model, jobs), service, slots held, whether it may have spare ones.
-type AnyClaim = (Vec<(Option<usize>, u32)>, u64, Vec<u32>, bool);
-
-fn claims() -> impl Strategy<Value = Vec<AnyClaim>> {
-    let demand = prop::collection::vec((prop::option::of(0_usize..4), 0_u32..20), 0..4);
-    prop::collection::vec((demand, 0_u64..1_000_000, prop::collection::vec(0_u32..5, 4), any::<bool>()), 0..6)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_plan_gives_no_slot_twice_and_leaves_none_that_somebody_can_use(
-        slots in prop::collection::vec(0_u32..6, 4),
-        has in prop::collection::vec(prop::collection::btree_set(0_usize..4, 0..4), 4),
-        claims in claims(),
-    ) {
-        let names: Vec<Vec<String>> = has.iter().map(|set| set.iter().map(|m| format!("m{m}")).collect()).collect();
-        let offers: Vec<_> = slots.iter().zip(&names).map(|(&slots, models)| Offer { slots, models }).collect();
-        let demands: Vec<Vec<SlotDemand>> = claims.iter().map(|(demand, ..)| demand.iter()
-            .map(|(model, jobs)| SlotDemand { model: model.map(|m| format!("m{m}")), jobs: *jobs }).collect()).collect();
-        let all: Vec<_> = claims.iter().zip(&demands).map(|((_, served, held, spare), demand)| Claim {
-            demand, served: u128::from(*served), weight: 1 + served % 7, held: held.clone(), spare: *spare,
-        }).collect();
-        let plan = share_out(&offers, &all, 1_000);
-
-        for (at, offer) in offers.iter().enumerate() {
-            let given: u32 = plan.iter().map(|row| row[at]).sum();
-            prop_assert!(given <= offer.slots, "{given} of {} slots", offer.slots);
-            if given < offer.slots {
-                prop_assert!(all.iter().all(|claim| !claim.spare), "a slot lies idle beside a node that takes any");
-                for (row, claim) in plan.iter().zip(&all) {
-                    let wanted: u32 = claim.demand.iter().map(|demand| demand.jobs).sum();
-                    let fits = claim.demand.iter().any(|d| d.jobs > 0
-                        && d.model.as_ref().is_none_or(|m| offer.models.contains(m)));
-                    prop_assert!(!fits || row.iter().sum::<u32>() > 0 || wanted == 0, "unserved beside a free slot");
-                }
-            }
-        }
-        prop_assert_eq!(&plan, &share_out(&offers, &all, 1_000), "the same input, the same plan");
-    }
 }

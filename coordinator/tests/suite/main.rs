@@ -9,6 +9,7 @@ mod drains;
 mod election;
 mod http_api;
 mod kafka;
+mod lease_plan;
 mod lease_world;
 mod leases;
 mod moving_backends;

@@ -100,8 +100,8 @@ async fn transcribe(state: web::Data<State>, body: Bytes) -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "text": "done" }))
 }
 
-/// Takes no time.
-async fn embed() -> HttpResponse {
+/// Takes no time. What is not read would end the connection.
+async fn embed(_body: Bytes) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(EMBEDDING)
 }
 

@@ -36,7 +36,8 @@ pub(super) fn nginx(folder: &Path, port: u16, backends: &[&str]) -> anyhow::Resu
         "daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log;\n\
          events {{ worker_connections 4000; }}\nhttp {{\n access_log off; client_body_temp_path {folder}/body; \
          proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n \
-         upstream pool {{ zone pool 64k; least_conn; {servers} keepalive 64; }}\n server {{ listen 127.0.0.1:{port}; \
+         upstream pool {{ zone pool 64k; least_conn; {servers} keepalive 64; keepalive_requests 10000000; }}\n \
+         server {{ listen 127.0.0.1:{port}; keepalive_requests 10000000; \
          location / {{ proxy_pass http://pool; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
          proxy_next_upstream error timeout http_500 non_idempotent; proxy_read_timeout 120s; }} }} }}\n"
     );

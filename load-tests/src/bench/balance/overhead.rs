@@ -67,13 +67,15 @@ async fn drive(kind: Kind, address: &str, connections: usize, time: Duration) ->
     for _ in 0..connections {
         let (request, address) = (request(kind, address), address.to_owned());
         all.spawn(async move {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            let (mut took, mut answer) = (Vec::new(), Vec::with_capacity(ANSWER_BYTES_MAX));
+            let mut connection = Connection::open(&address).await?;
+            let mut took = Vec::new();
             loop {
                 let began = Instant::now();
-                stream.write_all(&request).await?;
-                one_answer(&mut stream, &mut answer).await?;
+                if !connection.ask(&request).await? {
+                    // Servers end connections after so many requests; a client opens another.
+                    connection = Connection::open(&address).await?;
+                    ensure!(connection.ask(&request).await?, "the connection ended");
+                }
                 took.push(began.elapsed());
                 if Instant::now() >= until {
                     return anyhow::Ok(took);
@@ -96,17 +98,34 @@ fn request(kind: Kind, address: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Reads an answer of 200 to its end.
-async fn one_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> anyhow::Result<()> {
-    answer.clear();
-    loop {
-        ensure!(stream.read_buf(answer).await? > 0, "the connection ended");
-        ensure!(answer.len() < ANSWER_BYTES_MAX, "the answer does not end");
-        if is_whole(answer) {
-            let status = answer.get(9..12).unwrap_or_default();
-            ensure!(status == b"200", "an answer of status {}", String::from_utf8_lossy(status));
-            return Ok(());
+/// One of a client's connections.
+struct Connection {
+    stream: TcpStream,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(address: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, answer: Vec::with_capacity(ANSWER_BYTES_MAX) })
+    }
+
+    /// Sends a request and reads its answer, of 200, to the end; `false` if the connection ended before.
+    async fn ask(&mut self, request: &[u8]) -> anyhow::Result<bool> {
+        self.answer.clear();
+        if self.stream.write_all(request).await.is_err() {
+            return Ok(false);
         }
+        while !is_whole(&self.answer) {
+            ensure!(self.answer.len() < ANSWER_BYTES_MAX, "the answer does not end");
+            if !self.stream.read_buf(&mut self.answer).await.is_ok_and(|bytes| bytes > 0) {
+                return Ok(false);
+            }
+        }
+        let status = self.answer.get(9..12).unwrap_or_default();
+        ensure!(status == b"200", "an answer of status {}", String::from_utf8_lossy(status));
+        Ok(true)
     }
 }
 

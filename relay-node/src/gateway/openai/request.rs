@@ -17,6 +17,8 @@ use crate::state::NodeState;
 
 /// Longest name of a model, in bytes.
 const MODEL_BYTES_MAX: usize = 512;
+/// Body that the thread of the connection reads itself, in bytes: some ten microseconds.
+const READ_AT_ONCE_BYTES: usize = 16_384;
 
 /// One call.
 pub(super) struct Request {
@@ -83,9 +85,7 @@ pub(super) fn is_form(request: &HttpRequest) -> bool {
 }
 
 async fn of_json(task: Task, body: &Spool) -> Result<Read, JobError> {
-    let reader = body.reader();
-    let head = tokio::task::spawn_blocking(move || serde_json::from_reader::<_, Head>(reader)).await;
-    match head {
+    match head(body).await {
         Ok(Ok(head)) => {
             let picture = || {
                 size::of_picture(head.size.as_ref().and_then(Value::as_str), head.n.as_ref().and_then(Value::as_u64))
@@ -102,6 +102,17 @@ async fn of_json(task: Task, body: &Spool) -> Result<Read, JobError> {
         }
         Err(error) => Err(JobError::new(ErrorCode::Internal, format!("the body was not read: {error}"))),
     }
+}
+
+/// The fields that matter. A short body is read at once: handing it to another thread costs more.
+async fn head(body: &Spool) -> Result<serde_json::Result<Head>, tokio::task::JoinError> {
+    if let Spool::Memory(bytes) = body
+        && bytes.len() <= READ_AT_ONCE_BYTES
+    {
+        return Ok(serde_json::from_slice(bytes));
+    }
+    let reader = body.reader();
+    tokio::task::spawn_blocking(move || serde_json::from_reader::<_, Head>(reader)).await
 }
 
 async fn of_form(request: &HttpRequest, body: &Spool) -> Result<Read, JobError> {
