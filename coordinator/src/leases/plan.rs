@@ -31,7 +31,7 @@ pub struct Claim<'a> {
     pub served: u128,
     /// Share it should get, at least 1.
     pub weight: u64,
-    /// Slots that it has now: (place of the offer, slots), each offer once.
+    /// Slots that it has now: (place of the offer, slots), sorted by place, each offer once.
     pub held: &'a [(usize, u32)],
     /// Whether it may have slots that nobody asked for.
     pub spare: bool,
@@ -63,17 +63,22 @@ pub fn share_out(offers: &[Offer<'_>], claims: &[Claim<'_>], turn: u128) -> Plan
 /// has already, much room.
 type Rank = (usize, bool, Reverse<u32>, usize);
 
+/// Offers by rank; one that gave slots since may stand too far in front.
+type Line = BinaryHeap<Reverse<Rank>>;
+
 /// The offers that can run one model, or any.
 struct Class {
     able: Vec<bool>,
-    /// By rank, as if nobody had slots of them; one that gave slots since may stand too far in front.
-    open: BinaryHeap<Reverse<Rank>>,
+    /// By rank as if nobody had slots of them.
+    open: Line,
 }
 
 /// Jobs of one model.
 struct Want {
     class: usize,
     left: u32,
+    /// Those of the class of which the claim has slots.
+    kept: Line,
 }
 
 struct Planner<'a> {
@@ -124,19 +129,22 @@ impl<'a> Planner<'a> {
     /// The wants of each claim, those for a certain model first ("any" takes what they leave), and the classes that they name.
     fn wants(&self) -> (Vec<Class>, Vec<Vec<Want>>) {
         let (mut classes, mut known) = (Vec::new(), BTreeMap::<Option<&str>, usize>::new());
-        let mut class_of = |model: Option<&'a str>| {
-            *known.entry(model).or_insert_with(|| {
-                classes.push(self.class(model));
-                classes.len() - 1
-            })
-        };
-        let wants = self.claims.iter().map(|claim| {
+        let mut all = Vec::with_capacity(self.claims.len());
+        for claim in self.claims {
             let (certain, any): (Vec<_>, Vec<_>) = claim.demand.iter().partition(|demand| demand.model.is_some());
-            let in_order = certain.into_iter().chain(any);
-            in_order.map(|demand| Want { class: class_of(demand.model.as_deref()), left: demand.jobs }).collect()
-        });
-        let wants = wants.collect();
-        (classes, wants)
+            let mut wants = Vec::with_capacity(claim.demand.len());
+            for demand in certain.into_iter().chain(any) {
+                let class = *known.entry(demand.model.as_deref()).or_insert_with(|| {
+                    classes.push(self.class(demand.model.as_deref()));
+                    classes.len() - 1
+                });
+                let kept = claim.held.iter().map(|(offer, _)| *offer).filter(|offer| classes[class].able[*offer]);
+                let kept = kept.map(|offer| Reverse(self.rank(offer, false))).collect();
+                wants.push(Want { class, left: demand.jobs, kept });
+            }
+            all.push(wants);
+        }
+        (classes, all)
     }
 
     fn class(&self, model: Option<&str>) -> Class {
@@ -156,34 +164,34 @@ impl<'a> Planner<'a> {
     /// The best offer for the claim's first want that can still be served.
     fn best(&self, claim: usize, wants: &mut [Want], classes: &mut [Class]) -> Option<usize> {
         wants.iter_mut().filter(|want| want.left > 0).find_map(|want| {
-            let class = &mut classes[want.class];
-            let kept = self.claims[claim].held.iter().map(|(offer, _)| *offer);
-            let kept = kept.filter(|&offer| class.able[offer] && self.free[offer] > 0 && self.keeps(claim, offer));
-            let kept = kept.map(|offer| self.rank(offer, false)).min();
-            let best = kept.into_iter().chain(self.first_open(class)).min();
+            let kept = self.first(&mut want.kept, false, |offer| self.keeps(claim, offer));
+            let open = self.first(&mut classes[want.class].open, true, |_| true);
+            let best = kept.into_iter().chain(open).min();
             want.left = if best.is_some() { want.left - 1 } else { 0 };
             best.map(|(.., offer)| offer)
         })
     }
 
-    /// The best offer of a class for a claim that has slots of none.
-    fn first_open(&self, class: &mut Class) -> Option<Rank> {
+    /// The first offer of `line` that has a free slot and counts. One that does not will not later: slots are only given.
+    fn first(&self, line: &mut Line, is_new: bool, counts: impl Fn(usize) -> bool) -> Option<Rank> {
         loop {
-            let Reverse(first) = *class.open.peek()?;
-            let now = self.rank(first.3, true);
-            if now == first && self.free[first.3] > 0 {
+            let Reverse(first) = *line.peek()?;
+            let (offer, now) = (first.3, self.rank(first.3, is_new));
+            let is_there = self.free[offer] > 0 && counts(offer);
+            if is_there && now == first {
                 return Some(first);
             }
-            class.open.pop();
-            if self.free[first.3] > 0 {
-                class.open.push(Reverse(now));
+            line.pop();
+            if is_there {
+                line.push(Reverse(now));
             }
         }
     }
 
     /// Whether the claim has more slots of the offer than the plan gives it so far.
     fn keeps(&self, claim: usize, offer: usize) -> bool {
-        let held = self.claims[claim].held.iter().find(|(at, _)| *at == offer).map_or(0, |(_, slots)| *slots);
+        let held = self.claims[claim].held;
+        let held = held.binary_search_by_key(&offer, |(at, _)| *at).map_or(0, |at| held[at].1);
         self.plan.assigned[claim * self.offers.len() + offer] < held
     }
 
