@@ -29,6 +29,8 @@ mod retention;
 mod secure;
 #[path = "cluster/slow_backend.rs"]
 mod slow_backend;
+#[path = "cluster/spread.rs"]
+mod spread;
 #[path = "cluster/take_over.rs"]
 mod take_over;
 

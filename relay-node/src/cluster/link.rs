@@ -261,7 +261,7 @@ fn heartbeat_of(node: &NodeState) -> Heartbeat {
             jobs_running: usage.iter().map(|(_, in_use, _)| *in_use).sum(),
             jobs_waiting: node.pool.demand().iter().map(|demand| demand.jobs).sum(),
             bytes_per_s: node.sessions.bytes_per_s(),
-            cpu: 0.0,
+            cpu: node.sessions.cores_in_use(),
         },
         demand: node.pool.demand(),
         holds: node.pool.holds(),
