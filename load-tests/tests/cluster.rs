@@ -11,6 +11,8 @@ mod fail_over;
 mod hand_over;
 #[path = "cluster/lost_end.rs"]
 mod lost_end;
+#[path = "cluster/moved.rs"]
+mod moved;
 #[path = "cluster/one_key.rs"]
 mod one_key;
 #[path = "cluster/outages.rs"]

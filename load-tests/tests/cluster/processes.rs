@@ -56,6 +56,16 @@ impl Process {
 }
 
 impl Process {
+    /// Tells it to end.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Waits until it has ended; whether it ended well.
+    pub(crate) fn wait(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.wait()?.success())
+    }
+
     /// Stops it where it is: its connections stay open, nothing answers.
     pub(crate) fn freeze(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)

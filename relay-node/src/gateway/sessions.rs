@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use relay_protocol::SessionId;
 use relay_protocol::cluster::SessionInfo;
+use relay_protocol::hello::MovedV1;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
 
 use crate::rate::Rate;
 
@@ -40,6 +42,8 @@ pub struct SessionFacts {
     pub jobs: AtomicU32,
     /// Bytes in and out so far.
     pub bytes: AtomicU64,
+    /// Tells the session where to go on; closed once it has ended.
+    pub moves: watch::Sender<Option<MovedV1>>,
 }
 
 /// Lists the session until it is dropped.
@@ -83,6 +87,11 @@ impl Sessions {
     /// Whether none is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<SessionFacts>> {
+        lock(&self.0.open).values().cloned().collect()
     }
 
     /// At most `limit` of them.
