@@ -1,6 +1,8 @@
 //! A whole cluster of real processes on a real Kafka broker: one coordinator, two nodes, the CLI, a producer in Python, and
 //! `kill -9` of the node that runs a job.
 
+#[path = "cluster/cli_drain.rs"]
+mod cli_drain;
 #[path = "cluster/dead_letters.rs"]
 mod dead_letters;
 #[path = "cluster/durable_call.rs"]
