@@ -11,6 +11,8 @@ mod durable_call;
 mod fail_over;
 #[path = "cluster/hand_over.rs"]
 mod hand_over;
+#[path = "cluster/large_body.rs"]
+mod large_body;
 #[path = "cluster/lost_end.rs"]
 mod lost_end;
 #[path = "cluster/moved.rs"]

@@ -56,6 +56,13 @@ impl Process {
 }
 
 impl Process {
+    /// The most memory that it ever had.
+    pub(crate) fn memory_peak_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
     /// Tells it to end.
     pub(crate) fn terminate(&self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)
