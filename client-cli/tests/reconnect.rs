@@ -82,6 +82,21 @@ async fn a_session_that_is_moved_goes_on_there_without_gap_or_repeat() {
 }
 
 #[tokio::test]
+async fn the_node_that_a_session_is_moved_to_is_not_asked_where_to_go() {
+    let elsewhere = Peer::start(Plan::default()).await;
+    let placement = json!({ "node": "elsewhere", "url": elsewhere.url });
+    let plan = Plan { http: vec![("/v1/placement", placement)], ..Plan::default() };
+    let there = Peer::start(plan.clone()).await;
+    let here = Peer::start(Plan { moved: Some((2, there.url.clone())), ..Plan::default() }).await;
+    let client = Client::connect(settings(&here)).await.unwrap();
+    let handle = client.submit(job()).await.unwrap();
+    let expected = all_seqs(&plan, &handle);
+    assert_eq!(seqs(handle).await, expected);
+    let sessions = |peer: &Peer| peer.seen.lock().unwrap().sessions;
+    assert_eq!((sessions(&here), sessions(&there), sessions(&elsewhere)), (1, 1, 0));
+}
+
+#[tokio::test]
 async fn all_jobs_move_with_their_session() {
     let plan = Plan::default();
     let there = Peer::start(plan.clone()).await;

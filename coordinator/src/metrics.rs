@@ -14,6 +14,10 @@ use crate::registry::view::NodeState;
 pub fn describe() {
     describe_gauge!("relay_cluster_nodes", "Nodes by state: ready, not_ready, draining, lost.");
     describe_gauge!("relay_cluster_sessions", "Open sessions on nodes that are not lost.");
+    describe_gauge!(
+        "relay_cluster_node_weight_sessions",
+        "What a node carries, in sessions: new ones go where it is least."
+    );
     describe_gauge!("relay_cluster_slots", "Requests that a backend may have at a time.");
     describe_gauge!("relay_cluster_slots_granted", "Slots of a backend that nodes may believe to have.");
     describe_gauge!("relay_cluster_slots_in_use", "Slots of a backend in use by the nodes' last word.");
@@ -64,6 +68,9 @@ pub fn show(view: &View, now_ms: u64) {
         gauge!("relay_cluster_nodes", "state" => state.as_str()).set(view.nodes_in(state, now_ms));
     }
     gauge!("relay_cluster_sessions").set(view.cluster(now_ms).sessions);
+    for (node, weight) in view.weights(now_ms) {
+        gauge!("relay_cluster_node_weight_sessions", "node" => node.to_owned()).set(weight as f64 / 1_000.0);
+    }
     for backend in &view.backends {
         let name = backend.url.clone();
         gauge!("relay_cluster_slots", "backend" => name.clone()).set(backend.slots);
@@ -80,6 +87,11 @@ pub fn gone(backend: &str) {
     for gauge in ["slots", "slots_granted", "slots_in_use", "backend_healthy", "backend_drained"] {
         gauge!(format!("relay_cluster_{gauge}"), "backend" => backend.to_owned()).set(0.0);
     }
+}
+
+/// Shows a node that is listed no more as carrying nothing.
+pub fn node_gone(node: &str) {
+    gauge!("relay_cluster_node_weight_sessions", "node" => node.to_owned()).set(0.0);
 }
 
 /// Counts a look-up of a DNS name.

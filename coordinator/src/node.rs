@@ -220,6 +220,7 @@ fn registry_rules(settings: &Settings, clock: &dyn Clock) -> RegistryRules {
         forget_after_ms: nodes.forget_after_ms,
         nodes_max: nodes.nodes_max,
         leases: settings.lease_rules(),
+        placement: settings.placement,
     }
 }
 

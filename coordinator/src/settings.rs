@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::backends::{BackendEntry, DnsEntry, EntryDefaults, EntryError, entry};
 use crate::election::ElectionSettings;
 use crate::leases::{LATE_HEARTBEAT_MS, LeaseRules};
+use crate::placement::PlacementSettings;
 use crate::topics::{self, TopicSettings, TopicSettingsError};
 use crate::view::ViewSettings;
 
@@ -35,6 +36,7 @@ pub struct Settings {
     pub http: HttpSettings,
     pub election: ElectionSettings,
     pub nodes: NodeSettings,
+    pub placement: PlacementSettings,
     pub leases: LeaseSettings,
     pub backends: BackendSettings,
     pub topics: TopicSettings,
@@ -180,6 +182,8 @@ impl Settings {
         within("nodes.node_timeout_ms", nodes.node_timeout_ms, 2 * nodes.heartbeat_interval_ms + 1, HOUR_MS)?;
         within("nodes.forget_after_ms", nodes.forget_after_ms, nodes.node_timeout_ms, 24 * HOUR_MS)?;
         within("nodes.nodes_max", nodes.nodes_max as u64, 1, 100_000)?;
+        within("placement.core_sessions", self.placement.core_sessions.into(), 0, 1_000_000)?;
+        within("placement.mib_per_s_sessions", self.placement.mib_per_s_sessions.into(), 0, 1_000_000)?;
         within("leases.lease_ttl_ms", leases.lease_ttl_ms, nodes.node_timeout_ms + 1, HOUR_MS)?;
         if leases.restart_wait_ms != 0 {
             within("leases.restart_wait_ms", leases.restart_wait_ms, leases.lease_ttl_ms, HOUR_MS)?;

@@ -1,6 +1,8 @@
 //! A whole cluster of real processes on a real Kafka broker: one coordinator, two nodes, the CLI, a producer in Python, and
 //! `kill -9` of the node that runs a job.
 
+#[path = "cluster/cli_drain.rs"]
+mod cli_drain;
 #[path = "cluster/dead_letters.rs"]
 mod dead_letters;
 #[path = "cluster/durable_call.rs"]
@@ -9,8 +11,12 @@ mod durable_call;
 mod fail_over;
 #[path = "cluster/hand_over.rs"]
 mod hand_over;
+#[path = "cluster/large_body.rs"]
+mod large_body;
 #[path = "cluster/lost_end.rs"]
 mod lost_end;
+#[path = "cluster/moved.rs"]
+mod moved;
 #[path = "cluster/one_key.rs"]
 mod one_key;
 #[path = "cluster/outages.rs"]
@@ -29,6 +35,8 @@ mod retention;
 mod secure;
 #[path = "cluster/slow_backend.rs"]
 mod slow_backend;
+#[path = "cluster/spread.rs"]
+mod spread;
 #[path = "cluster/take_over.rs"]
 mod take_over;
 

@@ -65,6 +65,7 @@ impl Doorless {
     /// Ends in order, as [`node::Node::stop`] does: sessions told, running jobs ended within `grace` and committed, groups left.
     pub async fn stop(&self, grace: Duration) {
         self.state.readiness.block("draining", "the node is going down");
+        self.state.leaving.cancel();
         self.state.draining.cancel();
         for lane in self.lanes.get().cloned().unwrap_or_default() {
             lane.drain(grace).await;

@@ -19,6 +19,7 @@ pub mod job;
 pub mod node;
 #[doc(hidden)]
 pub mod planted;
+pub mod rate;
 pub mod settings;
 pub mod state;
 pub mod tenants;

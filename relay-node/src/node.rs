@@ -34,6 +34,7 @@ use crate::events::catch_up::CatchUps;
 use crate::events::hub::Hub;
 use crate::events::write::EventRecords;
 use crate::gateway::handshakes::Handshakes;
+use crate::gateway::moving;
 use crate::gateway::resume_token::ResumeTokens;
 use crate::gateway::server;
 use crate::gateway::sessions::Sessions;
@@ -131,13 +132,17 @@ impl Node {
         }
     }
 
-    /// Ends in order: not ready, sessions told, running jobs ended and committed, groups left, server stopped.
+    /// Ends in order: not ready, sessions moved to other nodes, those that are left told, running jobs ended and committed, groups left, server stopped.
     pub async fn stop(self) {
         self.state.readiness.block("draining", "the node is going down");
         let grace = self.state.settings.drain_timeout();
         let lanes = self.lanes.get().cloned().unwrap_or_default();
         self.starting.abort();
         Drain::new()
+            .stage("moves", self.state.settings.move_timeout(), async {
+                self.state.leaving.cancel();
+                moving::move_sessions(&self.state).await;
+            })
             .stage("sessions", Duration::from_secs(5), async {
                 self.state.draining.cancel();
                 while !self.state.sessions.is_empty() {
@@ -219,6 +224,7 @@ fn assembled(
         readiness: Readiness::starting(),
         sessions: Sessions::default(),
         coordinator,
+        leaving: CancellationToken::new(),
         draining: CancellationToken::new(),
         online: OnceLock::new(),
     })

@@ -72,6 +72,7 @@ pub struct NodeSettings {
     pub name: String,
     pub advertised_url: String,
     pub drain_timeout_ms: u64,
+    pub move_timeout_ms: u64,
 }
 
 /// Section `[lanes]`.
@@ -289,6 +290,11 @@ impl Settings {
             0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
             slots => slots,
         }
+    }
+
+    /// Time that sessions may take to move to other nodes when the node is told to stop.
+    pub fn move_timeout(&self) -> Duration {
+        Duration::from_millis(self.node.move_timeout_ms)
     }
 
     /// Time that running jobs may take to end when the node is told to stop.

@@ -53,6 +53,8 @@ pub struct NodeState {
     pub handshakes: Handshakes,
     /// The coordinator, if there is one.
     pub coordinator: Option<CoordinatorLink>,
+    /// Cancelled when the node is to stop: no session begins, those there are move to other nodes.
+    pub leaving: CancellationToken,
     /// Cancelled when the node begins to stop: sessions say goodbye, nothing new is accepted.
     pub draining: CancellationToken,
     /// Set once the log was reached.
@@ -95,6 +97,17 @@ impl NodeState {
             let why = reasons.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ");
             JobError::new(ErrorCode::LogUnavailable, format!("the node is not ready yet: {why}"))
         })
+    }
+
+    /// What a new session, or a new call, needs.
+    ///
+    /// # Errors
+    /// As [`online`](Self::online); [`ErrorCode::Draining`] as soon as the node is to stop.
+    pub fn open(&self) -> Result<&Arc<Online>, JobError> {
+        if self.leaving.is_cancelled() {
+            return Err(JobError::new(ErrorCode::Draining, "the node is going down: use another"));
+        }
+        self.online()
     }
 
     /// Microseconds since the Unix epoch, to the clock's millisecond.

@@ -44,22 +44,30 @@ enum DialError {
     Failed(String),
 }
 
-/// Tries the servers one after the other, `preferred` first, until one welcomes the client or `give_up_after` has passed.
+/// Opens `named` as it is; else tries the servers one after the other, until one welcomes the client or `give_up_after` has passed.
 ///
 /// # Errors
 /// [`ClientError::NoConnection`], or [`ClientError::Rejected`] if trying again is of no use.
 pub(crate) async fn dial(
     settings: &ClientSettings,
-    mut preferred: Option<Url>,
+    named: Option<Url>,
     give_up_after: Duration,
 ) -> Result<Dialled, ClientError> {
     let trust = Trust::of(settings)?;
     let servers = settings.server_urls()?;
     let mut last = format!("{} did not answer within {} ms", settings.servers, give_up_after.as_millis());
     let tries = async {
+        if let Some(server) = &named {
+            // It was chosen for this client: it is not asked where to go.
+            match open(settings, &trust, server).await {
+                Ok(dialled) => return Ok(dialled),
+                Err(DialError::Refused(error)) => return Err(ClientError::Rejected(error)),
+                Err(DialError::Failed(reason)) => tracing::debug!(%server, reason, "the named node gave no session"),
+            }
+        }
         let mut delay = settings.retry_delay_min;
         loop {
-            for server in preferred.take().iter().chain(&servers) {
+            for server in &servers {
                 match one(settings, &trust, server).await {
                     Ok(dialled) => return Ok(dialled),
                     Err(DialError::Refused(error)) => return Err(ClientError::Rejected(error)),

@@ -274,6 +274,12 @@ impl Writer {
         let view = self.shared.view.borrow();
         let is_gone = |known: &&BackendInfo| view.backends.binary_search_by(|now| now.url.cmp(&known.url)).is_err();
         before.backends.iter().filter(is_gone).for_each(|known| metrics::gone(&known.url));
+        let is_listed = |node: &str| view.nodes.binary_search_by(|(now, _)| now.node.as_str().cmp(node)).is_ok();
+        before
+            .nodes
+            .iter()
+            .filter(|(known, _)| !is_listed(&known.node))
+            .for_each(|(known, _)| metrics::node_gone(&known.node));
     }
 
     fn tell(&self, happenings: Vec<Happening>) {

@@ -12,12 +12,14 @@ use super::view::{NodeRecord, NodeState, View};
 use crate::backends::roster::Roster;
 use crate::backends::{BackendEntry, ProbeReport};
 use crate::leases::{Grants, LeaseRules, LeaseTable, Report};
-use crate::placement::{Candidate, Recent, least_loaded};
+use crate::placement::{Candidate, PlacementSettings, Recent, least_loaded};
 
 /// Sessions of one heartbeat that are kept for display.
 pub const SESSIONS_LISTED_MAX: usize = 1_000;
 /// Longest advertised URL, in bytes.
 pub const ADVERTISED_URL_BYTES_MAX: usize = 2_048;
+/// Heartbeats without which a node gets sessions only if there is no other.
+const HEARTBEATS_LATE: u64 = 3;
 /// Entries of one heartbeat's demand, and of its held slots.
 pub const SLOT_ENTRIES_MAX: usize = 1_000;
 
@@ -38,6 +40,8 @@ pub struct RegistryRules {
     pub nodes_max: usize,
     /// Times of the leases.
     pub leases: LeaseRules,
+    /// What a node's load is worth in sessions.
+    pub placement: PlacementSettings,
 }
 
 /// Who sent a heartbeat.
@@ -262,15 +266,16 @@ impl Registry {
     /// The node for a new session, or `None` if none is ready and reachable; counts the session as on its way.
     pub fn place(&mut self, now_ms: u64) -> Option<Placement> {
         let timeout = self.rules.node_timeout_ms;
+        let late_after = HEARTBEATS_LATE * self.rules.heartbeat_interval_ms;
         let ready = self.nodes.values().filter(|node| node.record.state(now_ms, timeout) == NodeState::Ready);
         let candidates = ready.filter_map(|node| {
             let record = &node.record;
             Some(Candidate {
                 node: &record.node,
                 url: record.advertised_url.as_deref()?,
-                sessions: u64::from(record.load.sessions).saturating_add(node.recent.pending()),
-                bytes_per_s: record.load.bytes_per_s,
-                cpu: record.load.cpu,
+                weight: self.rules.placement.weight(&record.load),
+                pending: node.recent.pending(),
+                is_late: record.is_lost(now_ms, late_after),
             })
         });
         let placement =
@@ -290,6 +295,7 @@ impl Registry {
             nodes: self.nodes.values().map(node).collect(),
             backends: self.backends.infos(&self.leases),
             names: self.backends.names(),
+            placement: self.rules.placement,
         }
     }
 }

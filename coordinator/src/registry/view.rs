@@ -7,6 +7,8 @@ use relay_protocol::cluster::{
 };
 use relay_protocol::id::SessionId;
 
+use crate::placement::PlacementSettings;
+
 /// A node's last heartbeat.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeRecord {
@@ -102,6 +104,8 @@ pub struct View {
     pub backends: Vec<BackendInfo>,
     /// The DNS names that lead to some of them.
     pub names: Vec<BackendNameInfo>,
+    /// What a node's load is worth in sessions.
+    pub placement: PlacementSettings,
 }
 
 /// One page of sessions.
@@ -167,6 +171,11 @@ impl View {
         page.sort_unstable_by_key(|session| session.session_id);
         let next = page.last().map(|session| session.session_id).filter(|_| more);
         SessionPage { sessions: page.into_iter().cloned().collect(), next }
+    }
+
+    /// What each node that is not lost carries, in thousandths of a session ([`PlacementSettings::weight`]).
+    pub fn weights(&self, now_ms: u64) -> impl Iterator<Item = (&str, u64)> {
+        self.living(now_ms).map(|record| (record.node.as_str(), self.placement.weight(&record.load)))
     }
 
     fn living(&self, now_ms: u64) -> impl Iterator<Item = &NodeRecord> {

@@ -3,6 +3,7 @@
 use coordinator::backends::BackendEntry;
 use coordinator::backends::roster::{Found, Roster};
 use coordinator::leases::{LATE_HEARTBEAT_MS, LeaseRules};
+use coordinator::placement::PlacementSettings;
 use coordinator::registry::core::Sender;
 use coordinator::registry::{Registry, RegistryRules};
 use proptest::prelude::*;
@@ -22,6 +23,7 @@ fn registry(restart_wait_ms: u64) -> Registry {
         forget_after_ms: 60_000,
         nodes_max: 10,
         leases: LeaseRules { lease_ttl_ms: TTL_MS, restart_wait_ms, turn_ms: 5_000 },
+        placement: PlacementSettings { core_sessions: 100, mib_per_s_sessions: 10 },
     };
     Registry::new(rules, 0, &[])
 }

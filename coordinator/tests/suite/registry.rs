@@ -2,6 +2,7 @@
 
 use coordinator::backends::BackendEntry;
 use coordinator::leases::LeaseRules;
+use coordinator::placement::PlacementSettings;
 use coordinator::registry::core::{Happening, Sender};
 use coordinator::registry::view::NodeState;
 use coordinator::registry::{HeartbeatRefusal, Registry, RegistryRules};
@@ -19,6 +20,7 @@ fn rules() -> RegistryRules {
         forget_after_ms: 60_000,
         nodes_max: 3,
         leases: LeaseRules { lease_ttl_ms: 5_000, restart_wait_ms: 0, turn_ms: 5_000 },
+        placement: PlacementSettings { core_sessions: 100, mib_per_s_sessions: 10 },
     }
 }
 
@@ -118,6 +120,27 @@ fn sessions_are_placed_on_ready_reachable_nodes_and_spread_between_heartbeats() 
     beat(&mut registry, 400, Heartbeat { draining: true, ..heartbeat("c", 1) });
     assert_eq!(registry.place(500).unwrap().node, "b");
     assert_eq!(registry.place(3_200), None, "b is lost");
+}
+
+#[test]
+fn a_loaded_node_gets_fewer_sessions_and_a_late_one_none() {
+    let mut registry = registry();
+    let loaded = |node: &str, cpu| {
+        let mut beat = heartbeat(node, 1);
+        (beat.load.sessions, beat.load.bytes_per_s, beat.load.cpu) = (0, 0, cpu);
+        beat
+    };
+    beat(&mut registry, 0, loaded("a", 0.1));
+    beat(&mut registry, 0, loaded("b", 0.0));
+    let placed: Vec<String> = (0..12).map(|_| registry.place(100).unwrap().node).collect();
+    let on = |name: &str| placed.iter().filter(|node| *node == name).count();
+    assert_eq!((on("a"), on("b")), (1, 11), "a tenth of a core is worth ten sessions");
+    let weights = |registry: &Registry| registry.view().weights(200).map(|(_, weight)| weight).collect::<Vec<_>>();
+    assert_eq!(weights(&registry), [10_000, 0]);
+    beat(&mut registry, 2_000, loaded("a", 9.0));
+    assert_eq!(registry.place(2_100).unwrap().node, "a", "b's heartbeats are overdue");
+    beat(&mut registry, 2_200, loaded("b", 0.0));
+    assert_eq!(registry.place(2_300).unwrap().node, "b");
 }
 
 #[test]

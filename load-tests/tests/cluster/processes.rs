@@ -56,6 +56,23 @@ impl Process {
 }
 
 impl Process {
+    /// The most memory that it ever had.
+    pub(crate) fn memory_peak_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// Tells it to end.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Waits until it has ended; whether it ended well.
+    pub(crate) fn wait(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.wait()?.success())
+    }
+
     /// Stops it where it is: its connections stay open, nothing answers.
     pub(crate) fn freeze(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)
@@ -90,16 +107,28 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start(nodes: usize, backends: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(nodes, backends, &[], &[])
+    }
+
+    /// With further settings for the coordinator and for each node.
+    pub(crate) fn start_with(
+        nodes: usize,
+        backends: &[&str],
+        of_coordinator: &[(&str, &str)],
+        of_nodes: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let broker = Broker::start(&folder.path().join("kafka"))?;
         let bootstrap = broker.bootstrap.clone();
         let mut command = coordinator_command(&bootstrap, "127.0.0.1:0")?;
-        let coordinator = Process::start(command.env("RELAY__BACKENDS__STATIC", backends.join(",")))?;
+        command.env("RELAY__BACKENDS__STATIC", backends.join(",")).envs(of_coordinator.iter().copied());
+        let coordinator = Process::start(&mut command)?;
         let store = folder.path().join("objects");
         let started = (1..=nodes).map(|number| {
             Process::start(
                 node_command(&format!("node-{number}"), &bootstrap, &store)?
-                    .env("RELAY__COORDINATOR__URL", &coordinator.url),
+                    .env("RELAY__COORDINATOR__URL", &coordinator.url)
+                    .envs(of_nodes.iter().copied()),
             )
         });
         let nodes = started.collect::<anyhow::Result<_>>()?;

@@ -1,6 +1,7 @@
 //! Heartbeats to the coordinator, and questions passed on to it.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use relay_log::port::TopicPartition;
 use relay_protocol::cluster::{BackendInfo, Heartbeat, HeartbeatReply, NodeLoad};
 use relay_protocol::topics;
 use relay_runtime::backoff::retry_delay;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +41,12 @@ struct Inner {
     /// Zero of the lease's clock.
     born: Instant,
     interval: Duration,
+    /// Ends the pause between two heartbeats.
+    hurry: Notify,
+    /// Heartbeats that were begun.
+    begun: AtomicU64,
+    /// The number of the last one that ended, well or not.
+    ended: watch::Sender<u64>,
 }
 
 /// What the leader lent last.
@@ -86,6 +94,9 @@ impl CoordinatorLink {
             lease: Mutex::default(),
             born: Instant::now(),
             interval: Duration::from_millis(settings.heartbeat_interval_ms),
+            hurry: Notify::new(),
+            begun: AtomicU64::new(0),
+            ended: watch::Sender::new(0),
         }))))
     }
 
@@ -94,6 +105,7 @@ impl CoordinatorLink {
         let (mut interval, mut failures) = (self.0.interval, 0_u32);
         loop {
             let Some(node) = node.upgrade() else { return };
+            let number = self.0.begun.fetch_add(1, Ordering::SeqCst) + 1;
             let outcome = self.heartbeat(&node).await;
             metrics::gauge!("relay_coordinator_reachable").set(if outcome.is_ok() { 1.0 } else { 0.0 });
             let pause = match outcome {
@@ -112,12 +124,25 @@ impl CoordinatorLink {
                 }
             };
             drop(node);
+            self.0.ended.send_replace(number);
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(pause) => {}
+                () = self.0.hurry.notified() => {}
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    /// Sends a heartbeat at once; returns when one that tells of this moment was answered, or failed. One after the other: an older
+    /// answer must not undo a newer one.
+    pub async fn beat_now(&self) {
+        let mut ended = self.0.ended.subscribe();
+        // What is under way was made before.
+        let wanted = self.0.begun.load(Ordering::SeqCst) + 1;
+        self.0.hurry.notify_one();
+        // Err: nobody sends heartbeats any more.
+        _ = ended.wait_for(|number| *number >= wanted).await;
     }
 
     /// The leader's answer, and when the heartbeat was sent.
@@ -255,13 +280,13 @@ fn heartbeat_of(node: &NodeState) -> Heartbeat {
         advertised_url: (!advertised.is_empty()).then(|| advertised.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: node.readiness.is_ready(),
-        draining: node.draining.is_cancelled(),
+        draining: node.leaving.is_cancelled(),
         load: NodeLoad {
             sessions: node.sessions.len() as u32,
             jobs_running: usage.iter().map(|(_, in_use, _)| *in_use).sum(),
             jobs_waiting: node.pool.demand().iter().map(|demand| demand.jobs).sum(),
             bytes_per_s: node.sessions.bytes_per_s(),
-            cpu: 0.0,
+            cpu: node.sessions.cores_in_use(),
         },
         demand: node.pool.demand(),
         holds: node.pool.holds(),

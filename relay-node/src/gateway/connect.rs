@@ -43,7 +43,7 @@ pub async fn connect(
     node: web::Data<NodeState>,
     auth: web::Data<Authenticator>,
 ) -> Result<HttpResponse, ApiError> {
-    node.online().map_err(|error| api_error(&error))?;
+    node.open().map_err(|error| api_error(&error))?;
     let header = request.headers().contains_key(header::AUTHORIZATION);
     let early = if header { Some(relay_runtime::http_auth::authenticate(&request)?) } else { None };
     let unread = Rc::new(Cell::new(0));
@@ -151,7 +151,7 @@ fn welcome(
     hello: HelloV1,
     (durable_from, revocable_from): (u64, u64),
 ) -> Result<(Identity, WelcomeV1), JobError> {
-    let online = node.online()?;
+    let online = node.open()?;
     let (version, capabilities) = hello::negotiate(&hello, &CAPABILITIES)
         .map_err(|error| JobError::new(ErrorCode::NoCommonVersion, error.to_string()))?;
     let identity = match early {

@@ -9,6 +9,7 @@ pub mod form;
 pub mod handshakes;
 pub mod jobs;
 mod json;
+pub mod moving;
 pub mod openai;
 pub mod proxy;
 pub mod resume_token;

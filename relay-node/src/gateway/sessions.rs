@@ -3,10 +3,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use relay_protocol::SessionId;
 use relay_protocol::cluster::SessionInfo;
+use relay_protocol::hello::MovedV1;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+
+use crate::rate::Rate;
 
 /// The open sessions. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -16,7 +21,10 @@ pub struct Sessions(Arc<Inner>);
 struct Inner {
     open: Mutex<HashMap<SessionId, Arc<SessionFacts>>>,
     bytes: AtomicU64,
-    measured: Mutex<(Instant, u64, u64)>,
+    /// Zero of the rates' clock.
+    born: Instant,
+    traffic: Mutex<Rate>,
+    processor: Mutex<Rate>,
 }
 
 /// What is shown of one session.
@@ -34,6 +42,8 @@ pub struct SessionFacts {
     pub jobs: AtomicU32,
     /// Bytes in and out so far.
     pub bytes: AtomicU64,
+    /// Tells the session where to go on; closed once it has ended.
+    pub moves: watch::Sender<Option<MovedV1>>,
 }
 
 /// Lists the session until it is dropped.
@@ -46,8 +56,13 @@ pub struct SessionEntry {
 
 impl Default for Sessions {
     fn default() -> Self {
-        let measured = Mutex::new((Instant::now(), 0, 0));
-        Self(Arc::new(Inner { open: Mutex::default(), bytes: AtomicU64::new(0), measured }))
+        Self(Arc::new(Inner {
+            open: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            born: Instant::now(),
+            traffic: Mutex::default(),
+            processor: Mutex::default(),
+        }))
     }
 }
 
@@ -74,6 +89,11 @@ impl Sessions {
         self.len() == 0
     }
 
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<SessionFacts>> {
+        lock(&self.0.open).values().cloned().collect()
+    }
+
     /// At most `limit` of them.
     pub fn list(&self, limit: usize) -> Vec<SessionInfo> {
         let open = lock(&self.0.open);
@@ -90,18 +110,17 @@ impl Sessions {
             .collect()
     }
 
-    /// Bytes per second since this was asked last.
+    /// Bytes per second, in and out, of late: to be asked every second or so.
     pub fn bytes_per_s(&self) -> u64 {
         let total = self.0.bytes.load(Ordering::Relaxed);
-        let mut measured = lock(&self.0.measured);
-        let (since, before, rate) = *measured;
-        let elapsed = since.elapsed().as_secs_f64();
-        if elapsed < 0.1 {
-            return rate;
-        }
-        let rate = (total.saturating_sub(before) as f64 / elapsed) as u64;
-        *measured = (Instant::now(), total, rate);
-        rate
+        lock(&self.0.traffic).at(self.0.born.elapsed(), total as f64) as u64
+    }
+
+    /// Processor cores that this process used of late: to be asked every second or so.
+    pub fn cores_in_use(&self) -> f32 {
+        let spent = clock_gettime(ClockId::ProcessCPUTime);
+        let spent = Duration::new(spent.tv_sec.unsigned_abs(), 0).as_secs_f64() + spent.tv_nsec as f64 / 1e9;
+        lock(&self.0.processor).at(self.0.born.elapsed(), spent) as f32
     }
 }
 

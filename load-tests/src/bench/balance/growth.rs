@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use coordinator::backends::BackendEntry;
 use coordinator::leases::LeaseRules;
+use coordinator::placement::PlacementSettings;
 use coordinator::registry::core::Sender;
 use coordinator::registry::{Registry, RegistryRules};
 use relay_protocol::SessionId;
@@ -83,6 +84,7 @@ fn registry(backends: usize) -> Registry {
         forget_after_ms: 60_000,
         nodes_max: 1_000,
         leases: LeaseRules { lease_ttl_ms: 5_000, restart_wait_ms: 0, turn_ms: 5_000 },
+        placement: PlacementSettings { core_sessions: 100, mib_per_s_sessions: 10 },
     };
     let mut registry = Registry::new(rules, 0, &entries);
     for entry in &entries {

@@ -47,7 +47,7 @@ struct Call<'a> {
 
 /// Makes the call and answers its client.
 pub(super) async fn run(node: &web::Data<NodeState>, path: Path, request: Request, caller: Admitted) -> HttpResponse {
-    let online = match node.online() {
+    let online = match node.open() {
         Ok(online) => online,
         Err(refused) => return error::refused(path.path, &refused),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_ws::AggregatedMessage;
 use bytes::Bytes;
-use relay_protocol::hello::{ErrorV1, GoodbyeV1, PingV1, PongV1};
+use relay_protocol::hello::{ErrorV1, GoodbyeV1, MovedV1, PingV1, PongV1};
 use relay_protocol::limits::SESSION_JOBS_MAX;
 use relay_protocol::message::KINDS;
 use relay_protocol::session::{
@@ -17,7 +17,7 @@ use relay_protocol::session::{
 use relay_protocol::{ErrorCode, Frame, JobError, JobId, Message, SessionId, StoredObject, frame};
 use relay_runtime::auth::Identity;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use self::watching::{Begun, Watched};
@@ -43,6 +43,8 @@ const EVENTS_MAX: usize = 4 * SESSION_JOBS_MAX;
 /// Answers of its requests that may wait for one session's socket.
 const REPLIES_MAX: usize = 64;
 
+/// Why a session ended whose client went on at another node, in the audit trail.
+const MOVED: &str = "moved";
 /// Code of the goodbye to a peer of which nothing was heard for too long.
 const IDLE: &str = "idle";
 
@@ -108,6 +110,8 @@ struct Session {
     replies: mpsc::Sender<Reply>,
     entry: SessionEntry,
     heard: Instant,
+    /// The client was told to go on elsewhere.
+    is_moved: bool,
 }
 
 /// Serves the session until it ends.
@@ -115,6 +119,7 @@ pub async fn run(node: Arc<NodeState>, opened: Opened) {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let (replies, answers) = mpsc::channel(REPLIES_MAX);
     let identity = Arc::new(opened.identity);
+    let (moves, moved) = watch::channel(None);
     let entry = node.sessions.open(SessionFacts {
         id: opened.session_id,
         tenant: identity.tenant.clone(),
@@ -122,6 +127,7 @@ pub async fn run(node: Arc<NodeState>, opened: Opened) {
         opened_at_ms: node.clock.now_ms(),
         jobs: 0.into(),
         bytes: 0.into(),
+        moves,
     });
     let mut session = Session {
         tenant: identity.tenant.as_str().into(),
@@ -135,11 +141,12 @@ pub async fn run(node: Arc<NodeState>, opened: Opened) {
         replies,
         entry,
         heard: Instant::now(),
+        is_moved: false,
         node,
     };
     session.audit("opened", json!({}));
     let began = Instant::now();
-    let end = session.serve(opened.stream, events, answers).await;
+    let end = session.serve(opened.stream, events, answers, moved).await;
     session.close(end, began.elapsed()).await;
 }
 
@@ -149,6 +156,7 @@ impl Session {
         mut stream: Messages,
         mut events: mpsc::Receiver<Delivery>,
         mut answers: mpsc::Receiver<Reply>,
+        mut moved: watch::Receiver<Option<MovedV1>>,
     ) -> End {
         let gateway = &self.node.settings.gateway;
         let idle = Duration::from_millis(gateway.idle_timeout_ms);
@@ -163,6 +171,7 @@ impl Session {
                     Err(End::Close(JobError::new(ErrorCode::Draining, "the node is going down: connect again and resume")))
                 }
                 _ = ping.tick() => self.on_ping(idle).await,
+                Ok(()) = moved.changed() => self.on_moved(&mut moved).await,
                 Some(reply) = answers.recv() => self.on_reply(reply).await,
                 came = turns.next(&mut stream, &mut events) => match came {
                     Came::Message(message) => self.on_message(message).await,
@@ -173,6 +182,16 @@ impl Session {
             if let Err(end) = step {
                 return end;
             }
+        }
+    }
+
+    /// Tells the client where to go on. The session stays as it is until the client leaves, or the node has to end it.
+    async fn on_moved(&mut self, moved: &mut watch::Receiver<Option<MovedV1>>) -> Result<(), End> {
+        let moved = moved.borrow_and_update().clone();
+        self.is_moved = moved.is_some();
+        match moved {
+            Some(moved) => self.send(&moved, b"").await,
+            None => Ok(()),
         }
     }
 
@@ -309,6 +328,7 @@ impl Session {
     async fn close(mut self, end: End, lasted: Duration) {
         self.uploads.abort_all(&self.node).await;
         let (reason, message) = match &end {
+            End::Gone("goodbye") if self.is_moved => (MOVED.to_owned(), None),
             End::Gone(reason) => ((*reason).to_owned(), None),
             End::Idle(idle) => (IDLE.to_owned(), Some(format!("nothing was heard for {} ms", idle.as_millis()))),
             End::Close(error) => (error.code.clone(), Some(error.message.clone())),
