@@ -1,6 +1,8 @@
 //! A whole cluster of real processes on a real Kafka broker: one coordinator, two nodes, the CLI, a producer in Python, and
 //! `kill -9` of the node that runs a job.
 
+#[path = "cluster/cut_off.rs"]
+mod cut_off;
 #[path = "cluster/dead_letters.rs"]
 mod dead_letters;
 #[path = "cluster/durable_call.rs"]
@@ -21,6 +23,8 @@ mod poison;
 mod processes;
 #[path = "cluster/producers.rs"]
 mod producers;
+#[path = "cluster/proxy.rs"]
+mod proxy;
 #[path = "cluster/resume.rs"]
 mod resume;
 #[path = "cluster/retention.rs"]

@@ -35,6 +35,12 @@ pub enum Bug {
     OffsetsProve,
     /// A backend gets one request more than it has slots.
     SlotTooMany,
+    /// A node that no leader answers uses its slots on and on.
+    LeaseNotObeyed,
+    /// A node whose lease is over sends no new requests, but lets those run on that run.
+    RunsOnAfterLease,
+    /// A new leader lends slots at once that an earlier one may have lent.
+    LeaderDoesNotWait,
 }
 
 impl Bug {
