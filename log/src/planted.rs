@@ -45,7 +45,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::NoFence,
         Self::OffsetsBeforeResult,
         Self::ResultOutsideCommit,
@@ -60,6 +60,9 @@ impl Bug {
         Self::DoubtIsDone,
         Self::OffsetsProve,
         Self::SlotTooMany,
+        Self::LeaseNotObeyed,
+        Self::RunsOnAfterLease,
+        Self::LeaderDoesNotWait,
     ];
 }
 
