@@ -3,6 +3,8 @@
 
 #[path = "cluster/cli_drain.rs"]
 mod cli_drain;
+#[path = "cluster/cut_off.rs"]
+mod cut_off;
 #[path = "cluster/dead_letters.rs"]
 mod dead_letters;
 #[path = "cluster/durable_call.rs"]
@@ -27,6 +29,8 @@ mod poison;
 mod processes;
 #[path = "cluster/producers.rs"]
 mod producers;
+#[path = "cluster/proxy.rs"]
+mod proxy;
 #[path = "cluster/resume.rs"]
 mod resume;
 #[path = "cluster/retention.rs"]

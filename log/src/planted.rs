@@ -35,11 +35,17 @@ pub enum Bug {
     OffsetsProve,
     /// A backend gets one request more than it has slots.
     SlotTooMany,
+    /// A node that no leader answers uses its slots on and on.
+    LeaseNotObeyed,
+    /// A node whose lease is over sends no new requests, but lets those run on that run.
+    RunsOnAfterLease,
+    /// A new leader lends slots at once that an earlier one may have lent.
+    LeaderDoesNotWait,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::NoFence,
         Self::OffsetsBeforeResult,
         Self::ResultOutsideCommit,
@@ -54,6 +60,9 @@ impl Bug {
         Self::DoubtIsDone,
         Self::OffsetsProve,
         Self::SlotTooMany,
+        Self::LeaseNotObeyed,
+        Self::RunsOnAfterLease,
+        Self::LeaderDoesNotWait,
     ];
 }
 

@@ -107,7 +107,7 @@ error_codes! {
     AttemptsExhausted "attempts_exhausted" 502 false;
     /// Nodes die of it: it was the only suspect on each of them.
     Poison "poison" 502 false;
-    /// The node that ran the attempt died, or lost the job.
+    /// The node that ran the attempt died, lost the job, or was cut off from its coordinators.
     AttemptLost "attempt_lost" 503 true;
     /// There is no such job, or not for this tenant, or not any more.
     UnknownJob "unknown_job" 404 false;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::backend::pool::Connect;
+use crate::cluster::wire::Wire;
 use crate::intake::lane::LaneHandle;
 use crate::node;
 use crate::settings::Settings;
@@ -30,6 +31,8 @@ pub struct Ports {
     pub connect: Box<Connect>,
     /// The object store, instead of the one that the settings name.
     pub store: Arc<dyn ObjectStore>,
+    /// Brings questions to the coordinators that the settings name.
+    pub coordinators: Box<dyn Wire>,
 }
 
 /// A running node without sockets. Cheap to clone.
@@ -53,6 +56,7 @@ impl Doorless {
         let state = Arc::new(node::state_on(settings, ports)?);
         let lanes = Arc::new(OnceLock::new());
         let stop = CancellationToken::new();
+        node::keep_link(&state, &stop);
         let starting = node::go_online(state.clone(), log, lanes.clone(), stop.clone());
         actix_rt::spawn(async move {
             if let Err(error) = starting.await {

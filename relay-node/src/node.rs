@@ -99,10 +99,7 @@ impl Node {
         let running = server::start(web::Data::from(state.clone()), authenticator, parts.metrics, listeners)?;
         let server = running.handle();
         actix_rt::spawn(running);
-        if let Some(link) = state.coordinator.clone() {
-            actix_rt::spawn(link.clone().keep(Arc::downgrade(&state), stop.clone()));
-            actix_rt::spawn(link.watch_lease(Arc::downgrade(&state), stop.clone()));
-        }
+        keep_link(&state, &stop);
         // Else samples that nobody scrapes stay for ever.
         actix_rt::spawn(upkeep.upkeep(stop.clone()));
         let lanes = Arc::new(OnceLock::new());
@@ -187,24 +184,26 @@ fn state(settings: Settings, builtin: Option<Arc<dyn Backend>>) -> anyhow::Resul
     let localai = LocalAi::connector(&settings.localai).context("section [localai]")?;
     let builtin = builtin.unwrap_or_else(|| Arc::new(InProcess::default()));
     let pool = pool(&settings, builtin, localai)?;
-    assembled(settings, pool, Arc::new(SystemClock), Arc::new(SystemRandom), None)
+    let coordinator = CoordinatorLink::new(&settings.coordinator)?;
+    assembled(settings, pool, (Arc::new(SystemClock), Arc::new(SystemRandom)), None, coordinator)
 }
 
 /// The state of a node that reaches the world through `ports` alone.
 pub(crate) fn state_on(settings: Settings, ports: Ports) -> anyhow::Result<NodeState> {
-    let Ports { log: _, clock, random, builtin, connect, store } = ports;
+    let Ports { log: _, clock, random, builtin, connect, store, coordinators } = ports;
     let pool = pool(&settings, builtin, connect)?;
-    assembled(settings, pool, clock, random, Some(store))
+    let has_any = !settings.coordinator.url.is_empty();
+    let coordinator = has_any.then(|| CoordinatorLink::over(&settings.coordinator, coordinators));
+    assembled(settings, pool, (clock, random), Some(store), coordinator)
 }
 
 fn assembled(
     settings: Settings,
     pool: Pool,
-    clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
+    (clock, random): (Arc<dyn Clock>, Arc<dyn Random>),
     store: Option<Arc<dyn ObjectStore>>,
+    coordinator: Option<CoordinatorLink>,
 ) -> anyhow::Result<NodeState> {
-    let coordinator = CoordinatorLink::new(&settings.coordinator)?;
     if coordinator.is_none() {
         let grants = fixed::parse(&settings.backends.entries).map_err(anyhow::Error::msg).context("backends.static")?;
         pool.update(&fixed::infos(&grants), &grants);
@@ -228,6 +227,14 @@ fn assembled(
         draining: CancellationToken::new(),
         online: OnceLock::new(),
     })
+}
+
+/// Keeps the tie to the coordinators, if there are any, until `stop`.
+pub(crate) fn keep_link(state: &Arc<NodeState>, stop: &CancellationToken) {
+    if let Some(link) = state.coordinator.clone() {
+        actix_rt::spawn(link.clone().keep(Arc::downgrade(state), stop.clone()));
+        actix_rt::spawn(link.watch_lease(Arc::downgrade(state), stop.clone()));
+    }
 }
 
 /// Reaches the log, checks what lies there, and begins to work; tries again until it succeeds.

@@ -74,7 +74,8 @@ pub(super) async fn placement(_: ReadCaller, api: Data<Api>) -> Result<Json<Plac
     placed.map(Json).ok_or_else(|| own("no_ready_node", StatusCode::SERVICE_UNAVAILABLE, message, true))
 }
 
-pub(super) fn refusal(error: RegistryError) -> ApiError {
+/// What the API answers where the registry did not do what it was asked.
+pub fn refusal(error: RegistryError) -> ApiError {
     let message = error.to_string();
     match error {
         RegistryError::Refused(HeartbeatRefusal::Stale { .. }) => {

@@ -22,6 +22,8 @@ mod jobs;
 
 use std::sync::Arc;
 
+pub use self::handlers::refusal;
+
 use actix_web::web;
 use relay_log::port::Log;
 use relay_runtime::auth::Authenticator;

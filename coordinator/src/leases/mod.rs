@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use relay_log::planted::{Bug, is_planted};
 use relay_protocol::cluster::{SlotDemand, SlotGrant};
 
 use self::backends::each;
@@ -112,9 +113,10 @@ impl LeaseTable {
     pub fn new(rules: LeaseRules, now_ms: u64, backends: impl IntoIterator<Item = (Arc<str>, u32)>) -> Self {
         let backends: BTreeMap<_, _> = backends.into_iter().collect();
         let known = |(name, slots)| BackendSlots::new(name, slots, 0);
+        let wait_ms = if is_planted(Bug::LeaderDoesNotWait) { 0 } else { rules.restart_wait_ms };
         Self {
             rules,
-            grants_from_ms: now_ms.saturating_add(rules.restart_wait_ms),
+            grants_from_ms: now_ms.saturating_add(wait_ms),
             accrued_ms: now_ms,
             backends: backends.into_iter().map(known).collect(),
             holders: BTreeMap::new(),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use relay_node::backend::slots::BUILTIN;
 use relay_node::backend::{Backend, BackendError, Call, Output, Update, Updates};
 use relay_protocol::{ErrorCode, JobId};
 use relay_runtime::clock::Clock;
@@ -27,7 +28,9 @@ pub(super) struct Backends {
 #[derive(Default)]
 struct State {
     runs: u64,
-    in_flight: BTreeMap<(u64, String), u32>,
+    requests: u64,
+    /// By backend: number and whose.
+    in_flight: BTreeMap<String, Vec<(u64, Arc<Gate>)>>,
     overloads: Vec<(String, u32, u32)>,
     calls: BTreeMap<JobId, Vec<Moment>>,
 }
@@ -74,26 +77,35 @@ struct SimBackend {
 }
 
 /// A request in flight.
-struct InFlight<'a>(&'a SimBackend);
+struct InFlight<'a> {
+    backend: &'a SimBackend,
+    number: u64,
+}
 
 impl<'a> InFlight<'a> {
+    /// Counts it: what is built in has slots of its own at each node, a LocalAI server has them once. Requests of a process that is dead
+    /// have ended; those of one that stands still nobody can end (docs/balancing.md), they count once it goes on.
     fn new(backend: &'a SimBackend) -> Self {
         let mut state = backend.all.lock();
-        let count = state.in_flight.entry((backend.gate.number, backend.name.clone())).or_default();
-        *count += 1;
-        let count = *count;
+        state.requests += 1;
+        let number = state.requests;
+        let in_flight = state.in_flight.entry(backend.name.clone()).or_default();
+        in_flight.push((number, backend.gate.clone()));
+        let here = backend.gate.number;
+        let counts = |gate: &Gate| gate.number == here || (backend.name != BUILTIN && gate.is_awake());
+        let count = in_flight.iter().filter(|(_, gate)| counts(gate)).count() as u32;
         if count > backend.slots {
             state.overloads.push((backend.name.clone(), count, backend.slots));
         }
-        Self(backend)
+        Self { backend, number }
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.all.lock();
-        if let Some(count) = state.in_flight.get_mut(&(self.0.gate.number, self.0.name.clone())) {
-            *count -= 1;
+        let mut state = self.backend.all.lock();
+        if let Some(in_flight) = state.in_flight.get_mut(&self.backend.name) {
+            in_flight.retain(|(number, _)| *number != self.number);
         }
     }
 }
@@ -110,7 +122,9 @@ impl Backend for SimBackend {
         let _in_flight = InFlight::new(self);
         self.gate.pass(Op::Call, Phase::Before).await;
         let all = &self.all;
-        let work = Duration::from_millis(2 + all.random.below(700));
+        // Some is longer than a lease.
+        let longest = if all.random.below(8) == 0 { 6_000 } else { 700 };
+        let work = Duration::from_millis(2 + all.random.below(longest));
         for n in 0..all.random.below(4) {
             tokio::time::sleep(work / 8).await;
             let update = if n == 0 { Update::Progress(0.5) } else { Update::Partial(json!({ "text": n })) };

@@ -95,11 +95,17 @@ pub(super) enum Fault {
     ForeignRecord,
     ReusedKey,
     Repeated,
+    OffCoordinators,
+    CoordinatorKill,
+    CoordinatorFreeze,
+    CoordinatorStop,
+    CoordinatorCut,
+    CutOff,
 }
 
 impl Fault {
     /// All of them.
-    pub(super) const ALL: [Self; 35] = [
+    pub(super) const ALL: [Self; 41] = [
         Self::SlowAnswer,
         Self::AppendLost,
         Self::AppendTorn,
@@ -135,6 +141,12 @@ impl Fault {
         Self::ForeignRecord,
         Self::ReusedKey,
         Self::Repeated,
+        Self::OffCoordinators,
+        Self::CoordinatorKill,
+        Self::CoordinatorFreeze,
+        Self::CoordinatorStop,
+        Self::CoordinatorCut,
+        Self::CutOff,
     ];
 }
 

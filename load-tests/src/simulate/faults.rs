@@ -8,6 +8,7 @@ use relay_runtime::random::{Random, SeededRandom};
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
+use super::coordinators::{LEASE_MS, URLS};
 use super::counts::{Fault, Op, Phase};
 use super::gate::Life;
 use super::log::SESSION;
@@ -59,6 +60,18 @@ impl Injector {
         }
     }
 
+    /// Keeps a coordinator in some life until faults are over.
+    pub(super) async fn keep_coordinator(self: Rc<Self>, index: usize) {
+        loop {
+            let gate = self.cluster.new_gate();
+            self.cluster.around.coordinators.start(index, &gate);
+            while gate.life() != Life::Dead {
+                gate.changed(gate.life()).await;
+            }
+            tokio::time::sleep(self.ms(50, 3_000)).await;
+        }
+    }
+
     /// One fault after the other until `until`.
     pub(super) async fn run(self: Rc<Self>, until: Instant) {
         while Instant::now() < until {
@@ -71,7 +84,7 @@ impl Injector {
     }
 
     async fn one(self: Rc<Self>, index: usize, node: Rc<Node>) {
-        match self.random.below(24) {
+        match self.random.below(32) {
             0..8 => self.crash(&node).await,
             8 => {
                 self.count(Fault::Kill);
@@ -98,7 +111,9 @@ impl Injector {
                 self.count(Fault::CleanRestart);
                 node.stop(Duration::from_secs(2)).await;
             }
-            _ => self.backend_down().await,
+            22 | 23 => self.backend_down().await,
+            24..28 => self.off_coordinators(&node).await,
+            _ => self.coordinator().await,
         }
     }
 
@@ -132,6 +147,46 @@ impl Injector {
         node.gate.cut(false);
     }
 
+    /// The node reaches no coordinator, for less or more than a lease.
+    async fn off_coordinators(&self, node: &Node) {
+        self.count(Fault::OffCoordinators);
+        node.gate.cut_coordinators(true);
+        tokio::time::sleep(self.ms(200, 3 * LEASE_MS)).await;
+        node.gate.cut_coordinators(false);
+    }
+
+    /// Something happens to a coordinator, more often to the one that leads.
+    async fn coordinator(&self) {
+        let index = self.random.below(2) as usize;
+        let coordinators = &self.cluster.around.coordinators;
+        let life = if self.random.below(3) > 0 { coordinators.leader_or(index) } else { coordinators.at(URLS[index]) };
+        let Some(life) = life.filter(|life| life.gate.life() == Life::Open) else { return };
+        match self.random.below(5) {
+            0 => {
+                self.count(Fault::CoordinatorKill);
+                life.gate.set(Life::Dead);
+            }
+            1 | 2 => {
+                self.count(Fault::CoordinatorFreeze);
+                life.gate.set(Life::Frozen);
+                tokio::time::sleep(self.ms(100, 2 * LEASE_MS)).await;
+                life.gate.set(Life::Open);
+            }
+            3 => {
+                self.count(Fault::CoordinatorStop);
+                life.stop();
+                tokio::time::sleep(self.ms(20, 1_500)).await;
+                life.gate.set(Life::Dead);
+            }
+            _ => {
+                self.count(Fault::CoordinatorCut);
+                life.gate.cut(true);
+                tokio::time::sleep(self.ms(200, 2 * LEASE_MS)).await;
+                life.gate.cut(false);
+            }
+        }
+    }
+
     fn jump(&self, index: usize, fault: Fault, by_ms: i64) {
         self.count(fault);
         if let Some(place) = self.cluster.places.borrow().get(index) {
@@ -156,14 +211,10 @@ impl Injector {
     async fn backend_down(&self) {
         self.count(Fault::BackendDown);
         let down = self.random.below(3);
-        self.tell_all(&[down == 1, down == 0]);
+        let coordinators = &self.cluster.around.coordinators;
+        coordinators.set_healthy(&[down == 1, down == 0]);
         tokio::time::sleep(self.ms(300, 5_000)).await;
-        self.tell_all(&[true, true]);
-    }
-
-    fn tell_all(&self, healthy: &[bool]) {
-        let nodes = self.cluster.places.borrow().len();
-        (0..nodes).filter_map(|index| self.cluster.node(index)).for_each(|node| node.tell_backends(healthy));
+        coordinators.set_healthy(&[true, true]);
     }
 
     /// No faults from now on.
@@ -174,8 +225,14 @@ impl Injector {
         let nodes = self.cluster.places.borrow().len();
         for node in (0..nodes).filter_map(|index| self.cluster.node(index)) {
             node.gate.cut(false);
+            node.gate.cut_coordinators(false);
             node.gate.set(Life::Open);
         }
-        self.tell_all(&[true, true]);
+        let coordinators = &self.cluster.around.coordinators;
+        for life in coordinators.all() {
+            life.gate.cut(false);
+            life.gate.set(Life::Open);
+        }
+        coordinators.set_healthy(&[true, true]);
     }
 }

@@ -3,8 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::counts::{Counts, Op, Phase};
+
+/// In this time after a stand-still a process has looked at its clock.
+const WAKING: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// How it is with a life of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +25,10 @@ pub(super) enum Life {
 struct State {
     life: Life,
     cut: bool,
+    /// No coordinator can be reached.
+    off_coordinators: bool,
+    /// When it went on after it had stood still.
+    woke: Option<Instant>,
     armed: Option<(Op, Phase)>,
 }
 
@@ -37,7 +45,8 @@ pub(super) struct Gate {
 impl Gate {
     /// An open gate.
     pub(super) fn new(number: u64, counts: Arc<Counts>) -> Arc<Self> {
-        let state = Mutex::new(State { life: Life::Open, cut: false, armed: None });
+        let state =
+            Mutex::new(State { life: Life::Open, cut: false, off_coordinators: false, woke: None, armed: None });
         Arc::new(Self { number, state, changed: Notify::new(), counts })
     }
 
@@ -91,11 +100,30 @@ impl Gate {
     /// Sets the life, unless it is over.
     pub(super) fn set(&self, life: Life) {
         let mut state = self.lock();
+        if (state.life, life) == (Life::Frozen, Life::Open) {
+            state.woke = Some(Instant::now());
+        }
         if state.life != Life::Dead {
             state.life = life;
         }
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// Whether it runs, and has done so for long enough to have noticed what happened while it stood still.
+    pub(super) fn is_awake(&self) -> bool {
+        let state = self.lock();
+        state.life == Life::Open && state.woke.is_none_or(|woke| woke.elapsed() >= WAKING)
+    }
+
+    /// Whether coordinators cannot be reached.
+    pub(super) fn is_off_coordinators(&self) -> bool {
+        self.lock().off_coordinators
+    }
+
+    /// Cuts the coordinators off, or not.
+    pub(super) fn cut_coordinators(&self, off: bool) {
+        self.lock().off_coordinators = off;
     }
 
     /// Cuts the log off, or not.

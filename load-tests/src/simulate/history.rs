@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use relay_log::port::TopicPartition;
-use relay_protocol::{Event, EventKind, JobId};
+use relay_protocol::{ErrorCode, Event, EventKind, JobId};
 
 use super::clock::BEGIN_MS;
 
@@ -116,6 +116,11 @@ impl History {
         count.into_values().filter(|count| *count > 1).count() as u64
     }
 
+    /// Attempts that were cut off with the lease of their slot.
+    pub(super) fn cut_off(&self) -> usize {
+        self.events.iter().filter(|told| is_cut_off(&told.event)).count()
+    }
+
     /// Checks every promise.
     pub(super) fn check(&self) -> Findings {
         let mut found = Findings::default();
@@ -157,9 +162,9 @@ impl History {
             }
             let Some(submitted) = self.jobs.get(job) else { continue };
             let retried = all.iter().filter(|told| told.event.event == EventKind::Retrying);
-            if let Some(last) =
-                retried.map(|told| told.event.attempt).max().filter(|last| *last >= submitted.attempts_max)
-            {
+            // A job is not charged with attempts that were cut off.
+            let allowed = submitted.attempts_max + all.iter().filter(|told| is_cut_off(&told.event)).count() as u32;
+            if let Some(last) = retried.map(|told| told.event.attempt).max().filter(|last| *last >= allowed) {
                 found.add("P6", job, format!("attempt {last} of {} is followed by another", submitted.attempts_max));
             }
             for end in ends {
@@ -344,6 +349,12 @@ impl History {
         }
         story
     }
+}
+
+/// Whether it tells of an attempt that was cut off with the lease of its slot.
+fn is_cut_off(event: &Event) -> bool {
+    let code = event.error.as_ref().and_then(|error| error.known_code());
+    event.event == EventKind::Retrying && code == Some(ErrorCode::AttemptLost)
 }
 
 /// Whether such an event may be missing without harm.

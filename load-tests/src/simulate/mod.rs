@@ -5,6 +5,7 @@ mod backend;
 mod client;
 mod clock;
 mod cluster;
+mod coordinators;
 mod counts;
 mod faults;
 mod gate;
@@ -15,6 +16,7 @@ mod log;
 mod node;
 mod producer;
 mod socket;
+mod wire;
 mod world;
 
 use std::sync::Mutex;

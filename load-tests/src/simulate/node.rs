@@ -10,7 +10,7 @@ use object_store::ObjectStore;
 use relay_node::doorless::{Doorless, Ports};
 use relay_node::settings::Settings;
 use relay_node::state::NodeState;
-use relay_protocol::cluster::{BackendInfo, SlotGrant};
+use relay_protocol::cluster::BackendInfo;
 use relay_runtime::auth::Authenticator;
 use relay_runtime::random::SeededRandom;
 use tokio::sync::oneshot;
@@ -18,10 +18,12 @@ use tokio::task::LocalSet;
 
 use super::backend::Backends;
 use super::clock::VirtualClock;
+use super::coordinators::Coordinators;
 use super::gate::{Gate, Life};
 use super::log::Engine;
+use super::wire::SimWire;
 
-/// Backends by name, with their slots at each node and their models.
+/// Backends by name, with their slots and their models.
 pub(super) const BACKENDS: [(&str, u32, &[&str]); 2] = [("http://one", 2, &["m1", "m2"]), ("http://two", 1, &["m1"])];
 
 /// What all lives need.
@@ -29,6 +31,7 @@ pub(super) const BACKENDS: [(&str, u32, &[&str]); 2] = [("http://one", 2, &["m1"
 pub(super) struct Surroundings {
     pub(super) engine: Arc<Engine>,
     pub(super) backends: Arc<Backends>,
+    pub(super) coordinators: Arc<Coordinators>,
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) settings: Settings,
 }
@@ -65,6 +68,7 @@ impl Node {
                 Ok(backends.at(&info.url, slots_of(&info.url), of_connect.clone()))
             }),
             store: around.store.clone(),
+            coordinators: Box::new(SimWire::new(around.coordinators.clone(), gate.clone(), seed ^ 1)),
         };
         let authenticator = Arc::new(Authenticator::new(&settings.auth)?);
         let local = Rc::new(LocalSet::new());
@@ -74,7 +78,6 @@ impl Node {
         let started = node.ask(async move { Doorless::start(settings, ports) }).await;
         if let Some(Ok(doorless)) = started {
             drop(node.doorless.set(doorless));
-            node.tell_backends(&[true, true]);
         }
         Ok(node)
     }
@@ -92,25 +95,6 @@ impl Node {
         answered.await.ok()
     }
 
-    /// Tells its pool which backends are healthy.
-    pub(super) fn tell_backends(&self, healthy: &[bool]) {
-        let Some(state) = self.state() else { return };
-        let info = |(index, (url, slots, models)): (usize, &(&str, u32, &[&str]))| BackendInfo {
-            url: (*url).to_owned(),
-            healthy: healthy.get(index).copied().unwrap_or(true),
-            models: models.iter().map(|model| (*model).to_owned()).collect(),
-            slots: *slots,
-            slots_granted: *slots,
-            ..BackendInfo::default()
-        };
-        let infos: Vec<BackendInfo> = BACKENDS.iter().enumerate().map(info).collect();
-        let grants: Vec<SlotGrant> = BACKENDS
-            .iter()
-            .map(|(url, slots, _)| SlotGrant { backend: (*url).to_owned(), slots: *slots, in_use: 0 })
-            .collect();
-        state.pool.update(&infos, &grants);
-    }
-
     /// Ends in order.
     pub(super) async fn stop(&self, grace: std::time::Duration) {
         if let Some(doorless) = self.doorless.get().cloned() {
@@ -121,7 +105,7 @@ impl Node {
 }
 
 /// Runs what belongs to a life while it is open, and drops it when it is over.
-async fn drive(local: Rc<LocalSet>, gate: Arc<Gate>) {
+pub(super) async fn drive(local: Rc<LocalSet>, gate: Arc<Gate>) {
     {
         let mut over = pin!(local.run_until(std::future::pending::<()>()));
         loop {

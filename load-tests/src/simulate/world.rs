@@ -22,7 +22,8 @@ use super::backend::Backends;
 use super::client::{ATTEMPTS_MAX, Client, Load};
 use super::clock::VirtualClock;
 use super::cluster::{Cluster, EVENT_PARTITIONS, LANE_PARTITIONS};
-use super::counts::{Counts, Tally};
+use super::coordinators::{Coordinators, HEARTBEAT_MS, URLS};
+use super::counts::{Counts, Fault, Tally};
 use super::faults::Injector;
 use super::history::{Findings, History, Told};
 use super::log::Engine;
@@ -83,6 +84,9 @@ fn settings() -> anyhow::Result<Settings> {
     settings.builtin.slots = 2;
     settings.gateway.ping_interval_ms = 1_000;
     settings.gateway.idle_timeout_ms = 6_000;
+    settings.coordinator.url = URLS.map(str::to_owned).to_vec();
+    settings.coordinator.heartbeat_interval_ms = HEARTBEAT_MS;
+    settings.coordinator.timeout_ms = 600;
     settings.store.cache_folder = "/nonexistent".into();
     Ok(SETTINGS.get_or_init(|| settings).clone())
 }
@@ -111,6 +115,7 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
     let around = Surroundings {
         engine: engine.clone(),
         backends: backends.clone(),
+        coordinators: Coordinators::new(engine.clone(), VirtualClock::new(began), random.next_u64()),
         store: Arc::new(InMemory::new()),
         settings: settings()?,
     };
@@ -118,16 +123,7 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
     let cluster = Cluster::new(around, counts.clone(), began, nodes, random.next_u64());
     let history = Rc::new(RefCell::new(History::default()));
     let injector = Injector::new(cluster.clone(), random.next_u64());
-    let beats = engine.clone();
-    tokio::task::spawn_local(async move {
-        loop {
-            tokio::time::sleep(BEAT).await;
-            beats.beat();
-        }
-    });
-    for index in 0..nodes {
-        tokio::task::spawn_local(injector.clone().keep_alive(index));
-    }
+    bring_to_life(&engine, &injector, nodes);
     let within = Duration::from_millis(6_000 + random.below(10_000));
     let mut work = Vec::new();
     for n in 0..2 {
@@ -152,6 +148,7 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
     counts.add("virtual seconds", began.elapsed().as_secs());
     counts.add("events", history.events.len() as u64);
     counts.add("attempts told of twice", history.told_twice());
+    (0..history.cut_off()).for_each(|_| counts.fault(Fault::CutOff));
     counts.add("commits", history.commits.len() as u64);
     let (digest, findings) = (digest(&history), history.check());
     let mut story = history.story(&findings);
@@ -159,6 +156,23 @@ async fn simulate(seed: u64) -> anyhow::Result<Outcome> {
         story.extend(lane(&engine));
     }
     Ok(Outcome { seed, findings, tally: counts.tally(), story, digest })
+}
+
+/// The log's heartbeats, coordinators and nodes, each in some life as long as the simulation lasts.
+fn bring_to_life(engine: &Arc<Engine>, injector: &Rc<Injector>, nodes: usize) {
+    let beats = engine.clone();
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(BEAT).await;
+            beats.beat();
+        }
+    });
+    for index in 0..URLS.len() {
+        tokio::task::spawn_local(injector.clone().keep_coordinator(index));
+    }
+    for index in 0..nodes {
+        tokio::task::spawn_local(injector.clone().keep_alive(index));
+    }
 }
 
 /// Waits until all that was accepted has ended, and whoever waits has heard of it.

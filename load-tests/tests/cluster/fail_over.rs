@@ -136,6 +136,15 @@ impl World {
         Ok(())
     }
 
+    /// No node stopped to use its slots, and none cut off what runs.
+    fn no_lease_ended(&self) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            let metrics = self.http.get(format!("{}/metrics", node.url)).send()?.text()?;
+            ensure!(!metrics.contains("relay_coordinator_leases_ended_total"), "a lease ended at {}", node.url);
+        }
+        Ok(())
+    }
+
     /// Waits until each of `jobs` has completed; all events.
     fn await_ends(&self, jobs: &[JobId]) -> anyhow::Result<Vec<Event>> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -201,7 +210,7 @@ fn a_killed_leader_is_replaced_within_three_seconds_and_nothing_is_disturbed() -
     ensure!(!words.to_lowercase().contains("connect"), "its session was lost: {words}");
     let (_, most) = world.in_flight()?;
     assert_eq!(most, SLOTS, "all slots were used, and never more");
-    Ok(())
+    world.no_lease_ended()
 }
 
 #[test]
@@ -272,7 +281,7 @@ fn a_leader_that_was_frozen_grants_nothing_after_it() -> anyhow::Result<()> {
     world.await_ends(&jobs)?;
     let (_, most) = world.in_flight()?;
     assert_eq!(most, SLOTS, "never more than there are slots");
-    Ok(())
+    world.no_lease_ended()
 }
 
 #[test]
@@ -291,9 +300,5 @@ fn while_nobody_leads_nodes_use_their_slots_beyond_the_time_of_their_lease() -> 
     }
     jobs.extend(world.submit(1, 2)?);
     world.await_ends(&jobs)?;
-    for node in &world.nodes {
-        let metrics = world.http.get(format!("{}/metrics", node.url)).send()?.text()?;
-        ensure!(!metrics.contains("relay_coordinator_leases_ended_total"), "a lease ended at {}", node.url);
-    }
-    Ok(())
+    world.no_lease_ended()
 }

@@ -17,6 +17,7 @@ pub mod cost;
 pub mod forward;
 pub mod in_process;
 pub mod lately;
+pub mod lent;
 pub mod localai;
 pub mod pool;
 pub mod size;
@@ -97,6 +98,9 @@ pub enum BackendError {
     /// No connection, or no answer in time; retry elsewhere.
     #[error("the backend is unreachable: {0}")]
     Unreachable(String),
+    /// The request was cut off: its slot was lent, and the lease is over. Says nothing about the backend or the request.
+    #[error("the node was cut off from the coordinators, and others may use the backend's slot now")]
+    LeaseOver,
 }
 
 impl BackendError {
@@ -106,6 +110,7 @@ impl BackendError {
             Self::Rejected { code, .. } => *code,
             Self::Busy { .. } => ErrorCode::BackendBusy,
             Self::Failed(_) | Self::Unreachable(_) => ErrorCode::BackendFailed,
+            Self::LeaseOver => ErrorCode::AttemptLost,
         };
         JobError::new(code, self.to_string())
     }

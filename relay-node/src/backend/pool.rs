@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::breaker::{BreakerLimits, Ended};
+use super::lent::{Hold, Lent};
 use super::slots::{BUILTIN, Decided, Known, Need, Refusal, Slots, Ticket};
 use super::{Backend, BackendError};
 use crate::fair::Weights;
@@ -33,6 +34,7 @@ struct Inner {
     connect: Box<Connect>,
     /// Begin of the time that slots are told.
     began: Instant,
+    lent: Arc<Lent>,
 }
 
 struct State {
@@ -86,11 +88,24 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// What `call` of the backend returns, unless it stalls: unless nothing `came` of it for many times as long as such work takes.
+    /// What `call` of the backend returns, unless the lease of the slot ends before, or it stalls: unless nothing `came` of it for many
+    /// times as long as such work takes.
     ///
     /// # Errors
-    /// Those of `call`; [`BackendError::Failed`] if it stalls.
+    /// Those of `call`; [`BackendError::LeaseOver`] with the lease, [`BackendError::Failed`] if it stalls.
     pub async fn in_time<T, E: From<BackendError>>(
+        &self,
+        call: impl Future<Output = Result<T, E>>,
+        came: impl Fn() -> bool,
+    ) -> Result<T, E> {
+        let call = self.unless_stalled(call, came);
+        match self.permit.hold() {
+            Some(hold) => hold.during(call).await?,
+            None => call.await,
+        }
+    }
+
+    async fn unless_stalled<T, E: From<BackendError>>(
         &self,
         call: impl Future<Output = Result<T, E>>,
         came: impl Fn() -> bool,
@@ -117,9 +132,15 @@ pub struct SlotPermit {
     ticket: Ticket,
     began: Option<Instant>,
     ended: Ended,
+    hold: Option<Hold>,
 }
 
 impl SlotPermit {
+    /// For how long the slot may be used; `None`: for as long as it is held.
+    pub fn hold(&self) -> Option<&Hold> {
+        self.hold.as_ref()
+    }
+
     /// The request is sent now.
     pub fn began(&mut self) {
         self.began = Some(Instant::now());
@@ -132,6 +153,7 @@ impl SlotPermit {
         self.ended = match answer {
             Ok(_) => Ended::Well { worked_ms },
             Err(BackendError::Rejected { .. }) => Ended::Well { worked_ms: None },
+            Err(BackendError::LeaseOver) => Ended::Unknown,
             Err(BackendError::Busy { retry_after: Some(rest), .. }) => Ended::Busy { rest_ms: rest.as_millis() as u64 },
             Err(BackendError::Busy { retry_after: None, .. }) => Ended::Busy { rest_ms: REST_MS },
             Err(BackendError::Failed(_) | BackendError::Unreachable(_)) => {
@@ -170,11 +192,27 @@ impl Pool {
         let backends = HashMap::from([(BUILTIN.to_owned(), builtin)]);
         let state =
             Mutex::new(State { slots, backends, names: HashMap::new(), waiting: HashMap::new(), looks_at: None });
-        Self(Arc::new(Inner { state, connect, began: Instant::now() }))
+        Self(Arc::new(Inner { state, connect, began: Instant::now(), lent: Lent::own() }))
     }
 
+    /// Never with slots whose lease is over: whoever comes first after the end, or after a stand-still, ends it.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.lent.is_past() && state.slots.revoke() {
+            self.0.lent.end();
+        }
+        state
+    }
+
+    /// Slots of LocalAI backends may be used until `at`, and no longer. To be called before [`update`](Self::update) with them.
+    pub fn lend_until(&self, at: Instant) {
+        self.0.lent.until(at);
+    }
+
+    /// The lease is over: no slot is handed out, and what runs on one is cut off.
+    pub fn end_lease(&self) {
+        self.lock().slots.revoke();
+        self.0.lent.end();
     }
 
     /// Milliseconds since the pool was made.
@@ -309,7 +347,8 @@ impl Pool {
     fn slot(&self, state: &State, ticket: Ticket, name: String) -> Option<Slot> {
         let backend = state.backends.get(&name)?.clone();
         let patience = state.slots.patience_ms(&name, ticket).map(Duration::from_millis);
-        let permit = SlotPermit { pool: self.clone(), name, ticket, began: None, ended: Ended::Unknown };
+        let hold = if name == BUILTIN { None } else { self.0.lent.hold() };
+        let permit = SlotPermit { pool: self.clone(), name, ticket, began: None, ended: Ended::Unknown, hold };
         Some(Slot { backend, permit, patience })
     }
 

@@ -1,5 +1,7 @@
 //! Whom a node asks after which answer.
 
+use std::time::Duration;
+
 use super::{Leader, Replaced};
 
 fn leader() -> Leader {
@@ -58,4 +60,30 @@ fn an_older_leader_is_not_listened_to() {
     assert_eq!(leader.answered(7), Ok(()));
     assert_eq!(leader.answered(6), Err(Replaced { incarnation: 6, newest: 7 }));
     assert_eq!(leader.answered(9), Ok(()));
+}
+
+#[test]
+fn once_its_lease_is_over_the_leader_of_a_new_topic_is_listened_to() {
+    let mut leader = leader();
+    assert_eq!(leader.answered(1_700_000_000_000), Ok(()));
+    assert!(leader.answered(3).is_err());
+    leader.forget();
+    assert_eq!(leader.answered(3), Ok(()));
+    assert!(leader.answered(2).is_err());
+}
+
+#[test]
+fn one_that_did_not_answer_is_not_waited_for_as_long_until_it_is_seen_to_be_slow() {
+    let (mut leader, full) = (leader(), Duration::from_millis(600));
+    assert_eq!(leader.patience("http://a", full), full);
+    for _ in 0..12 {
+        leader.silent("http://a");
+        assert_eq!(leader.patience("http://a", full), full / 4);
+    }
+    assert_eq!(leader.patience("http://b", full), full);
+    leader.silent("http://a");
+    assert_eq!(leader.patience("http://a", full), full);
+    leader.spoke("http://a");
+    leader.silent("http://a");
+    assert_eq!(leader.patience("http://a", full), full / 4);
 }

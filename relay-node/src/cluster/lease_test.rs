@@ -1,12 +1,14 @@
 //! When a node that no leader answers stops to use what it was lent.
 
-use super::Lease;
+use proptest::prelude::*;
+
+use super::{Lease, Taken};
 
 const TTL: u64 = 5_000;
 
 fn lent() -> Lease {
     let mut lease = Lease::default();
-    lease.answered(10_000, TTL);
+    lease.answered(10_010, 10_000, TTL);
     lease
 }
 
@@ -16,7 +18,7 @@ fn without_an_answer_or_a_look_it_ends_in_time() {
     assert!(!lease.ends(14_499));
     assert!(lease.ends(14_500), "a tenth before the leader counts the node as gone");
     assert!(!lease.ends(20_000), "told once");
-    lease.answered(30_000, TTL);
+    assert_eq!(lease.answered(30_010, 30_000, TTL), Taken { ended: false, counts: true });
     assert!(!lease.ends(34_499) && lease.ends(34_500));
 }
 
@@ -73,4 +75,71 @@ fn it_looks_only_where_no_answer_came() {
     assert!(!lease.wants_look(10_999));
     assert!(lease.wants_look(11_000));
     assert!(!Lease::default().wants_look(50_000));
+}
+
+#[test]
+fn an_answer_after_the_end_ends_what_ran_before_it_lends_anew() {
+    let mut lease = lent();
+    // It stood still; the first thing that happens is the answer to a heartbeat that it sent right after waking.
+    assert_eq!(lease.answered(20_010, 20_000, TTL), Taken { ended: true, counts: true });
+    assert_eq!(lease.over_at(), Some(24_500));
+}
+
+#[test]
+fn an_answer_that_lay_in_the_socket_for_a_lease_lends_nothing() {
+    let mut lease = lent();
+    assert_eq!(lease.answered(16_000, 10_500, TTL), Taken { ended: true, counts: false });
+    assert_eq!(lease.over_at(), None);
+    assert!(!lease.wants_look(16_000));
+}
+
+#[test]
+fn a_look_that_ends_after_the_lease_does_not_put_its_end_off() {
+    let mut lease = lent();
+    lease.looked((11_000, 11_000), 7);
+    lease.looked((14_400, 14_600), 7);
+    assert_eq!(lease.over_at(), Some(14_500));
+    assert!(lease.ends(14_600));
+}
+
+/// A leader that writes a beat each `BEAT`, while it lives, and from whose stop on another one may claim.
+const BEAT: u64 = 500;
+/// How long it leads from its last beat on.
+const CONFIRM: u64 = 2_000;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is answered, looked at and missed: the node is done with its slots before the leader may lend them to others, and before
+    /// a later one does.
+    #[test]
+    fn it_is_over_before_anyone_may_lend_the_slots(
+        leads_until in 0_u64..8_000,
+        next_after in 0_u64..6_000,
+        has_next in any::<bool>(),
+        reached in prop::collection::vec((prop::bool::weighted(0.06), prop::bool::weighted(0.9), 0_u64..400), 1..80),
+    ) {
+        // Its beats end, it leads on for `CONFIRM` at most; the next one claims after that, and waits one lease.
+        let ends = leads_until / BEAT * BEAT + CONFIRM;
+        let next_claims = if has_next { ends + 500 + next_after } else { u64::MAX };
+        let records = |at: u64| leads_until.min(at) / BEAT + at.checked_sub(next_claims).map_or(0, |since| 1 + since / BEAT);
+        let (mut lease, mut now, mut heard_from) = (Lease::default(), 0, None);
+        for (answers, sees_log, step) in reached {
+            let sent = now;
+            now += step;
+            if answers && now <= ends {
+                if lease.answered(now, sent, TTL).counts {
+                    heard_from = Some(sent);
+                }
+            } else if sees_log && lease.wants_look(now) {
+                lease.looked((sent, now), records(sent + step / 2));
+            }
+            lease.ends(now);
+            let (Some(heard), Some(over)) = (heard_from, lease.over_at()) else { continue };
+            // The old one may have heard it as soon as it spoke, and lends its slots one lease after that, if it leads so long; the next one after a lease of its own.
+            let lost_at = heard + TTL;
+            let lent_at = if lost_at <= ends { lost_at } else { next_claims.saturating_add(TTL) };
+            prop_assert!(over < lent_at, "used until {over}, lent at {lent_at}");
+        }
+    }
 }

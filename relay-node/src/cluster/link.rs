@@ -5,29 +5,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use relay_log::port::TopicPartition;
 use relay_protocol::cluster::{BackendInfo, Heartbeat, HeartbeatReply, NodeLoad};
 use relay_protocol::topics;
 use relay_runtime::backoff::retry_delay;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::leader::Leader;
 use super::lease::Lease;
+use super::wire::{HttpWire, Question, Wire};
 use crate::settings::CoordinatorSettings;
 use crate::state::NodeState;
 
 /// Sessions that a heartbeat lists.
 const SESSIONS_LISTED_MAX: usize = 1_000;
-/// First pause after a heartbeat that nobody took; doubles up to the usual time between two.
+/// First pause after a heartbeat that nobody took; doubles up to half the usual time between two.
 const RETRY_MIN: Duration = Duration::from_millis(5);
 /// Pause between two looks whether the lease goes on.
 const LEASE_LOOK: Duration = Duration::from_millis(250);
 /// How long one look at the election topic may take.
 const LEASE_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
-/// Largest answer of a coordinator, in bytes.
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Of a lease's time, how long one coordinator may take to answer a heartbeat: one that is frozen must not use up the time in which its
+/// successor is found.
+const HEARTBEAT_SHARE: u32 = 8;
 
 /// The coordinators, of which one leads. Cheap to clone.
 #[derive(Clone)]
@@ -35,8 +38,7 @@ pub struct CoordinatorLink(Arc<Inner>);
 
 struct Inner {
     leader: Mutex<Leader>,
-    token: Option<String>,
-    client: reqwest::Client,
+    wire: Box<dyn Wire>,
     lease: Mutex<Lent>,
     /// Zero of the lease's clock.
     born: Instant,
@@ -47,12 +49,16 @@ struct Inner {
     begun: AtomicU64,
     /// The number of the last one that ended, well or not.
     ended: watch::Sender<u64>,
+    /// How long one coordinator may take to answer.
+    timeout: Duration,
 }
 
 /// What the leader lent last.
 #[derive(Default)]
 struct Lent {
     lease: Lease,
+    /// For how long it lends.
+    ttl: Option<Duration>,
     backends: Vec<BackendInfo>,
 }
 
@@ -61,7 +67,7 @@ pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// Its JSON.
-    pub body: bytes::Bytes,
+    pub body: Bytes,
     /// Which coordinator.
     from: String,
 }
@@ -72,32 +78,26 @@ impl CoordinatorLink {
     /// # Errors
     /// The token file cannot be read, or no HTTP client can be made.
     pub fn new(settings: &CoordinatorSettings) -> Result<Option<Self>, anyhow::Error> {
-        use anyhow::Context as _;
         if settings.url.is_empty() {
             return Ok(None);
         }
-        let token = match settings.token_file.as_str() {
-            "" => None,
-            file => {
-                let text =
-                    std::fs::read_to_string(file).with_context(|| format!("reading coordinator.token_file {file}"))?;
-                Some(text.trim().to_owned())
-            }
-        };
-        let timeout = Duration::from_millis(settings.timeout_ms);
-        let client = reqwest::Client::builder().timeout(timeout).no_proxy().build().context("making an HTTP client")?;
+        Ok(Some(Self::over(settings, Box::new(HttpWire::new(settings)?))))
+    }
+
+    /// Reaches the coordinators of the settings over `wire`.
+    pub fn over(settings: &CoordinatorSettings, wire: Box<dyn Wire>) -> Self {
         let urls = settings.url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        Ok(Some(Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             leader: Mutex::new(Leader::new(urls)),
-            token,
-            client,
+            wire,
             lease: Mutex::default(),
             born: Instant::now(),
             interval: Duration::from_millis(settings.heartbeat_interval_ms),
             hurry: Notify::new(),
             begun: AtomicU64::new(0),
             ended: watch::Sender::new(0),
-        }))))
+            timeout: Duration::from_millis(settings.timeout_ms),
+        }))
     }
 
     /// Sends heartbeats until `stop`, and tells the node's pool what it may use.
@@ -106,6 +106,8 @@ impl CoordinatorLink {
         loop {
             let Some(node) = node.upgrade() else { return };
             let number = self.0.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            // After a stand-still nothing is said of slots that are not held any more.
+            self.end_lease(&node);
             let outcome = self.heartbeat(&node).await;
             metrics::gauge!("relay_coordinator_reachable").set(if outcome.is_ok() { 1.0 } else { 0.0 });
             let pause = match outcome {
@@ -120,14 +122,14 @@ impl CoordinatorLink {
                     let error = format!("{error:#}");
                     tracing::warn!(error, "no coordinator leads; going on with the slots held");
                     // A new leader is found soon after it is there.
-                    retry_delay(failures, RETRY_MIN, interval.max(RETRY_MIN))
+                    retry_delay(failures, RETRY_MIN, (interval / 2).max(RETRY_MIN))
                 }
             };
             drop(node);
             self.0.ended.send_replace(number);
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(pause) => {}
+                () = sleep(pause) => {}
                 () = self.0.hurry.notified() => {}
                 () = stop.cancelled() => return,
             }
@@ -148,12 +150,16 @@ impl CoordinatorLink {
     /// The leader's answer, and when the heartbeat was sent.
     async fn heartbeat(&self, node: &NodeState) -> anyhow::Result<(u64, HeartbeatReply)> {
         let sent_ms = Cell::new(0);
+        let share = self.lent().ttl.map(|ttl| ttl / HEARTBEAT_SHARE);
+        let timeout = share.map_or(self.0.timeout, |share| share.min(self.0.timeout));
         // Made anew for each try: what the node holds and uses goes on changing.
-        let request = |url: &str| {
+        let question = |url: &str| {
             sent_ms.set(self.now_ms());
-            self.request(reqwest::Method::POST, url, "/v1/heartbeat").json(&heartbeat_of(node))
+            let body = serde_json::to_vec(&heartbeat_of(node))?;
+            let timeout = self.leader().patience(url, timeout);
+            Ok(Question { timeout, ..self.question(url, "/v1/heartbeat", Some(body.into())) })
         };
-        let answer = self.ask(request).await?;
+        let answer = self.ask(question).await?;
         if answer.status != 200 {
             let body = String::from_utf8_lossy(&answer.body);
             anyhow::bail!("the coordinator answered {}: {body}", answer.status);
@@ -162,7 +168,7 @@ impl CoordinatorLink {
         let taken = self.leader().answered(reply.coordinator_incarnation);
         if let Err(replaced) = taken {
             metrics::counter!("relay_coordinator_replaced_total").increment(1);
-            self.leader().silent(&answer.from);
+            self.leader().next_after(&answer.from);
             return Err(replaced.into());
         }
         Ok((sent_ms.get(), reply))
@@ -171,43 +177,89 @@ impl CoordinatorLink {
     /// Tells the pool what it may use, and for how long.
     fn take(&self, node: &NodeState, sent_ms: u64, reply: &HeartbeatReply) {
         let mut lent = self.lent();
-        lent.lease.answered(sent_ms, reply.lease_ttl_ms);
+        let taken = lent.lease.answered(self.now_ms(), sent_ms, reply.lease_ttl_ms);
+        if taken.ended {
+            self.over_now(node, &lent);
+        }
+        if !taken.counts {
+            tracing::warn!("an answer of the leader came too late to lend anything");
+            return;
+        }
+        lent.ttl = Some(Duration::from_millis(reply.lease_ttl_ms));
         lent.backends.clone_from(&reply.backends);
+        self.tell_end(node, &lent);
         node.pool.expect_backends(reply.backends_expected);
         node.pool.update(&reply.backends, &reply.grants);
     }
 
     /// Watches until `stop` whether the slots may still be used that the leader lent.
     pub async fn watch_lease(self, node: Weak<NodeState>, stop: CancellationToken) {
-        let at = TopicPartition::new(topics::ELECTION, 0);
         loop {
+            let over = self.over_at();
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(LEASE_LOOK) => {}
                 () = stop.cancelled() => return,
+                () = until(over) => {}
+                () = sleep(LEASE_LOOK) => {}
             }
             let Some(node) = node.upgrade() else { return };
-            let wants_look = self.lent().lease.wants_look(self.now_ms());
-            if wants_look && let Some(online) = node.online.get() {
-                let began_ms = self.now_ms();
-                if let Ok(Ok(borders)) = timeout(LEASE_LOOK_TIMEOUT, online.log.watermarks(&at)).await {
-                    self.lent().lease.looked((began_ms, self.now_ms()), borders.high);
-                }
-            }
             self.end_lease(&node);
+            if self.lent().lease.wants_look(self.now_ms()) {
+                // A log that does not answer must not put the end off.
+                tokio::select! {
+                    biased;
+                    () = until(self.over_at()) => {}
+                    () = self.look(&node) => {}
+                }
+                self.end_lease(&node);
+            }
         }
     }
 
-    /// Uses the lent slots no more if the lease is over. Requests that run are let to their end.
+    /// Looks whether anyone leads.
+    async fn look(&self, node: &NodeState) {
+        let Some(online) = node.online.get() else { return };
+        let (at, began_ms) = (TopicPartition::new(topics::ELECTION, 0), self.now_ms());
+        if let Ok(Ok(borders)) = timeout(LEASE_LOOK_TIMEOUT, online.log.watermarks(&at)).await {
+            let mut lent = self.lent();
+            lent.lease.looked((began_ms, self.now_ms()), borders.high);
+            self.tell_end(node, &lent);
+        }
+    }
+
+    /// Tells the pool until when slots may be used: it looks at the clock itself, whatever else stands still.
+    fn tell_end(&self, node: &NodeState, lent: &Lent) {
+        if let Some(over) = lent.lease.over_at().and_then(|over| self.at(over)) {
+            node.pool.lend_until(over);
+        }
+    }
+
+    /// When the lease is over, if there is one.
+    fn over_at(&self) -> Option<Instant> {
+        let over_ms = self.lent().lease.over_at()?;
+        self.at(over_ms)
+    }
+
+    fn at(&self, ms: u64) -> Option<Instant> {
+        self.0.born.checked_add(Duration::from_millis(ms))
+    }
+
+    /// Uses the lent slots no more if the lease is over: what runs on them is cut off.
     fn end_lease(&self, node: &NodeState) {
         let mut lent = self.lent();
         if lent.lease.ends(self.now_ms()) {
-            tracing::error!(
-                "no leader answers, and one may lend this node's slots to others: it uses none until one does"
-            );
-            metrics::counter!("relay_coordinator_leases_ended_total").increment(1);
-            node.pool.update(&lent.backends, &[]);
+            self.over_now(node, &lent);
         }
+    }
+
+    fn over_now(&self, node: &NodeState, lent: &Lent) {
+        tracing::error!(
+            "no leader answers, and one may lend this node's slots to others: it uses none until one does, and ends what runs on them"
+        );
+        metrics::counter!("relay_coordinator_leases_ended_total").increment(1);
+        node.pool.end_lease();
+        node.pool.update(&lent.backends, &[]);
+        self.leader().forget();
     }
 
     fn lent(&self) -> MutexGuard<'_, Lent> {
@@ -223,7 +275,7 @@ impl CoordinatorLink {
     /// # Errors
     /// No coordinator answers.
     pub async fn get(&self, path_and_query: &str) -> anyhow::Result<Answer> {
-        self.ask(|url| self.request(reqwest::Method::GET, url, path_and_query)).await
+        self.ask(|url| Ok(self.question(url, path_and_query, None))).await
     }
 
     /// Passes a POST of `body` on and its answer back.
@@ -231,16 +283,25 @@ impl CoordinatorLink {
     /// # Errors
     /// No coordinator answers.
     pub async fn post(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<Answer> {
-        self.ask(|url| self.request(reqwest::Method::POST, url, path).json(body)).await
+        let body = Bytes::from(serde_json::to_vec(body)?);
+        self.ask(|url| Ok(self.question(url, path, Some(body.clone())))).await
+    }
+
+    fn question(&self, url: &str, path_and_query: &str, body: Option<Bytes>) -> Question {
+        Question { url: url.to_owned(), path_and_query: path_and_query.to_owned(), body, timeout: self.0.timeout }
     }
 
     /// Asks one coordinator after the other until one answers that does not turn the question away; else the last refusal.
-    async fn ask(&self, request: impl Fn(&str) -> reqwest::RequestBuilder) -> anyhow::Result<Answer> {
+    async fn ask(&self, question: impl Fn(&str) -> anyhow::Result<Question>) -> anyhow::Result<Answer> {
         let tries = self.leader().tries_max();
         let mut last = Err(anyhow::anyhow!("no coordinator was asked"));
         for _ in 0..tries {
             let url = self.leader().url().to_owned();
-            last = answer_of(url.clone(), request(&url)).await;
+            let answer = self.0.wire.ask(question(&url)?).await;
+            if answer.is_ok() {
+                self.leader().spoke(&url);
+            }
+            last = answer.map(|(status, body)| Answer { status, body, from: url.clone() });
             match &last {
                 Ok(answer) if self.leader().turned_away(&url, answer.status, &answer.body) => {}
                 Ok(_) => return last,
@@ -253,22 +314,14 @@ impl CoordinatorLink {
     fn leader(&self) -> MutexGuard<'_, Leader> {
         self.0.leader.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn request(&self, method: reqwest::Method, url: &str, path: &str) -> reqwest::RequestBuilder {
-        let request = self.0.client.request(method, format!("{url}{path}"));
-        match &self.0.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        }
-    }
 }
 
-async fn answer_of(from: String, request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
-    let response = request.send().await?;
-    let status = response.status().as_u16();
-    let body = response.bytes().await?;
-    anyhow::ensure!(body.len() <= ANSWER_BYTES_MAX, "the coordinator's answer has {} bytes", body.len());
-    Ok(Answer { status, body, from })
+/// Returns at `at`; never without one.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn heartbeat_of(node: &NodeState) -> Heartbeat {

@@ -4,3 +4,4 @@ pub mod fixed;
 pub mod leader;
 pub mod lease;
 pub mod link;
+pub mod wire;

@@ -79,10 +79,12 @@ pub(super) struct Failure {
     pub(super) retry_after: Option<Duration>,
     /// How long the backend worked on it.
     pub(super) took: Duration,
+    /// It was cut off with the lease of its slot: nobody's fault.
+    pub(super) is_lost: bool,
 }
 
 impl Failure {
     pub(super) fn before_backend(error: JobError) -> Self {
-        Self { backend: None, error, retry_after: None, took: Duration::ZERO }
+        Self { backend: None, error, retry_after: None, took: Duration::ZERO, is_lost: false }
     }
 }

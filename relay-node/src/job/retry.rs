@@ -5,6 +5,10 @@ use std::time::Duration;
 use relay_protocol::topics::RETRY_TIERS;
 use serde::Deserialize;
 
+/// Attempts of a job or call that were cut off because the lease of their slot was over, and that it is not charged with; further ones
+/// count as failed.
+pub const UNCHARGED_MAX: u32 = 16;
+
 /// How attempts are repeated.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -259,6 +259,7 @@ impl<'a> Run<'a> {
         let output = output.map_err(|error| Failure {
             backend: Some(slot.backend.name().to_owned()),
             retry_after: error.retry_after(),
+            is_lost: error == BackendError::LeaseOver,
             error: error.to_job_error(),
             took: began.elapsed(),
         })?;

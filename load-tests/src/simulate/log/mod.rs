@@ -268,6 +268,8 @@ fn op_of(records: &[NewRecord]) -> Op {
         topics::EVENTS => Op::AppendEvent,
         topics::PARTIALS => Op::AppendPartial,
         topics::AUDIT => Op::AppendAudit,
+        // Of coordinators, which have no crash points.
+        topics::ELECTION => Op::AppendEvent,
         topic if topic.starts_with("media.control.") && first.key.is_none() => Op::AppendStart,
         topic if topic.starts_with("media.control.") => Op::AppendCancel,
         _ => Op::AppendJob,

@@ -174,6 +174,13 @@ impl Slots {
         decided
     }
 
+    /// Takes all slots of LocalAI backends back; whether there were any. What runs on one counts until it ends.
+    pub fn revoke(&mut self) -> bool {
+        let local_ai = self.backends.iter_mut().filter(|(name, _)| *name != BUILTIN);
+        let granted = local_ai.filter_map(|(_, one)| one.known.as_mut()).map(|known| &mut known.granted);
+        granted.map(std::mem::take).sum::<u32>() > 0
+    }
+
     /// What time alone decides: ejections that are over, and faster backends that did not come free as expected.
     pub fn look(&mut self, now_ms: u64) -> Vec<Decided> {
         let free = |(name, one): (&String, &One)| one.has_room(now_ms).then(|| name.clone());

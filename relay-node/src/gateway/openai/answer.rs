@@ -74,8 +74,38 @@ pub(super) fn respond(
 
 impl Pump {
     async fn run(mut self, first: Bytes, outcome: &'static str) {
+        let hold = self.permit.as_ref().and_then(|permit| permit.hold().cloned());
+        let ended = match hold {
+            Some(hold) => match hold.during(self.bring(first, outcome)).await {
+                Ok(ended) => ended,
+                Err(over) => self.cut_off(&over).await,
+            },
+            None => self.bring(first, outcome).await,
+        };
+        self.record.ended(ended);
+        if ended == "too_slow" {
+            // What is left out must not look like the end.
+            drop(self.pieces.try_send(Err(std::io::Error::from(std::io::ErrorKind::TimedOut))));
+        }
+    }
+
+    /// The lease of the slot is over: the request ends first, then its client is told.
+    async fn cut_off(&mut self, over: &BackendError) -> &'static str {
+        self.rest = Box::pin(futures_util::stream::empty());
+        self.permit = None;
+        tracing::warn!(error = %over, job_id = %self.record.job_id, "an answer was cut off");
+        let last = if self.is_events {
+            Ok(last_words(ErrorCode::AttemptLost, CUT_OFF))
+        } else {
+            Err(std::io::Error::other(CUT_OFF))
+        };
+        self.send(last).await.err().unwrap_or("broken")
+    }
+
+    /// Brings all of it; how that ended.
+    async fn bring(&mut self, first: Bytes, outcome: &'static str) -> &'static str {
         let mut next = Some(Ok(first));
-        let ended = loop {
+        loop {
             match next {
                 Some(Ok(bytes)) => {
                     let piece = self.whole_lines(bytes);
@@ -107,11 +137,6 @@ impl Pump {
                 () = closed.closed() => break "gone",
                 next = self.rest.next() => next,
             };
-        };
-        self.record.ended(ended);
-        if ended == "too_slow" {
-            // What is left out must not look like the end.
-            drop(self.pieces.try_send(Err(std::io::Error::from(std::io::ErrorKind::TimedOut))));
         }
     }
 
@@ -186,9 +211,15 @@ fn copy(from: &HeaderMap, to: &mut HttpResponseBuilder) {
     }
 }
 
+const BROKEN_OFF: &str = "the backend broke off in the middle of its answer: send the request again for a whole one";
+const CUT_OFF: &str = "the relay had to end the request in the middle of its answer, cut off from its coordinators: send it again for a whole one";
+
 /// What the client of a stream is told in the end if the backend is gone: what it has is not repeated.
 fn broken_off() -> Bytes {
-    let message = "the backend broke off in the middle of its answer: send the request again for a whole one";
-    let error = envelope(ErrorCode::BackendFailed.as_str(), ErrorCode::BackendFailed.http_status(), message);
+    last_words(ErrorCode::BackendFailed, BROKEN_OFF)
+}
+
+fn last_words(code: ErrorCode, message: &str) -> Bytes {
+    let error = envelope(code.as_str(), code.http_status(), message);
     Bytes::from(format!("\ndata: {error}\n\ndata: [DONE]\n\n"))
 }

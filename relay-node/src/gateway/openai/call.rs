@@ -18,6 +18,7 @@ use crate::backend::BackendError;
 use crate::backend::forward::Forward;
 use crate::backend::pool::{Pool, Slot};
 use crate::backend::slots::Need;
+use crate::job::retry::UNCHARGED_MAX;
 use crate::state::NodeState;
 
 /// Wait before the same backend is tried again that says nothing about it; doubles with each attempt.
@@ -41,6 +42,8 @@ struct Call<'a> {
     failed: Vec<(String, Instant)>,
     /// The last of them was not just busy.
     is_broken: bool,
+    /// Attempts that were cut off with the lease of their slot, which do not count.
+    lost: u32,
     /// How long a slot is waited for, before each attempt.
     wait: Duration,
 }
@@ -62,13 +65,17 @@ pub(super) async fn run(node: &web::Data<NodeState>, path: Path, request: Reques
     let wait = Duration::from_millis(settings.wait_timeout_ms);
     let client_timeout = Duration::from_millis(settings.client_timeout_ms);
     let (pool, task, request) = (&node.pool, path.task, &request);
-    let mut call = Call { pool, task, tenant, request, failed: Vec::new(), is_broken: false, wait };
+    let mut call = Call { pool, task, tenant, request, failed: Vec::new(), is_broken: false, lost: 0, wait };
     let mut last = None;
     loop {
-        let mut slot = match (call.slot().await, last) {
-            (Ok(slot), _) => slot,
-            (Err(_), Some(failed)) => return failed_for_good(record, failed),
-            (Err(refused), None) => return give_up(record, &refused, call.back_in_s()),
+        let mut slot = match call.slot().await {
+            Ok(slot) => slot,
+            Err(refused) => {
+                return match last {
+                    Some(failed) => failed_for_good(record, failed),
+                    None => give_up(record, &refused, call.back_in_s()),
+                };
+            }
         };
         record.backend = Some(slot.backend.name().to_owned());
         record.attempts += 1;
@@ -85,7 +92,12 @@ pub(super) async fn run(node: &web::Data<NodeState>, path: Path, request: Reques
         }
         record.attempt_failed(failed.error.to_job_error().known_code().unwrap_or(ErrorCode::Internal).as_str());
         tracing::debug!(error = %failed.error, backend = slot.backend.name(), %job_id, "an attempt of a call failed");
-        if record.attempts >= settings.attempts_max {
+        if failed.error == BackendError::LeaseOver && call.lost < UNCHARGED_MAX {
+            // Nobody has had a byte of it, and it says nothing about the backend.
+            call.lost += 1;
+            continue;
+        }
+        if record.attempts - call.lost >= settings.attempts_max {
             return failed_for_good(record, failed);
         }
         call.failed(slot.backend.name(), &failed.error, record.attempts);
