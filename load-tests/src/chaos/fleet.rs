@@ -17,6 +17,9 @@ pub(super) const NODES: usize = 3;
 /// How many coordinators: one leads.
 pub(super) const COORDINATORS: usize = 2;
 
+/// Requests that each simulator may have at a time, as the coordinators are told.
+pub(super) const SLOTS: u64 = 12;
+
 /// How many simulators.
 const SIMULATORS: usize = 2;
 
@@ -153,7 +156,7 @@ impl Fleet {
                 .env("RELAY__LISTEN", address)
                 .env("RELAY__NAME", &name)
                 .env("RELAY__KAFKA__BROKERS", bootstrap)
-                .env("RELAY__BACKENDS__SLOTS_DEFAULT", "12")
+                .env("RELAY__BACKENDS__SLOTS_DEFAULT", SLOTS.to_string())
                 .env("RELAY__BACKENDS__STATIC", backends.join(",")))
         });
         let coordinators: Vec<Process> = coordinators.collect::<anyhow::Result<_>>()?;
@@ -199,6 +202,11 @@ impl Fleet {
             ensure!(began.elapsed() < READY_PATIENCE, "no coordinator leads");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// URLs of the simulators.
+    pub(super) fn simulator_urls(&self) -> Vec<String> {
+        self.simulators.iter().map(|process| process.url.clone()).collect()
     }
 
     /// URLs of the nodes as their clients reach them.

@@ -3,6 +3,7 @@
 
 mod brokers;
 mod client_proxy;
+mod crowding;
 mod faults;
 mod fleet;
 pub mod history;
@@ -19,8 +20,9 @@ use anyhow::ensure;
 use clap::Args;
 
 use brokers::Brokers;
+use crowding::Watch;
 use faults::Injector;
-use fleet::Fleet;
+use fleet::{Fleet, SLOTS};
 use history::History;
 use producers::Producers;
 use report::Report;
@@ -72,6 +74,7 @@ async fn chaos(arguments: &ChaosArguments, folder: &Path) -> anyhow::Result<Repo
     let brokers = Brokers::start(folder).await?;
     let fleet = Fleet::start(folder, &brokers.bootstrap()).await?;
     let history = Arc::new(Mutex::new(History::default()));
+    let watch = Watch::start(fleet.simulator_urls(), SLOTS);
     let producers = Producers::start(&fleet, &brokers.bootstrap(), history.clone(), arguments.per_second).await?;
     let mut injector = Injector::new(arguments.seed, brokers, fleet, history.clone());
     injector.run(Duration::from_secs(arguments.seconds)).await?;
@@ -80,7 +83,7 @@ async fn chaos(arguments: &ChaosArguments, folder: &Path) -> anyhow::Result<Repo
     settle(&injector.brokers.bootstrap(), &history).await?;
     producers.hear_the_rest().await;
     let history = history.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(Report::new(arguments.seed, &injector, &history))
+    Ok(Report::new(arguments.seed, &injector, &history, watch.seen()))
 }
 
 /// Waits until every accepted job has ended in the event topic, and as long again as a second end could take.

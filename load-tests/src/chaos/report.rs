@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::ensure;
 use serde::Serialize;
 
+use super::crowding::Crowding;
 use super::faults::{Fault, Injector};
+use super::fleet::SLOTS;
 use super::history::{Findings, History, TakeOver};
 
 /// Take-overs that are named, the slowest.
@@ -27,6 +29,8 @@ pub(super) struct Report {
     take_over_p50_ms: Option<u64>,
     take_over_p99_ms: Option<u64>,
     slowest: Vec<TakeOver>,
+    /// Requests at the backends at a time.
+    crowding: Crowding,
     /// Time until another coordinator led after the leader was killed or frozen, rising.
     leaders_replaced_ms: Vec<u64>,
     /// Processes that ended though nobody killed them.
@@ -35,7 +39,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(seed: u64, injector: &Injector, history: &History) -> Self {
+    pub(super) fn new(seed: u64, injector: &Injector, history: &History, crowding: Crowding) -> Self {
         let mut times = history.take_overs();
         let at = |percent: usize| (times.len() * percent / 100).min(times.len().max(1) - 1);
         let percentile = |percent| times.get(at(percent)).map(|one| one.took_ms);
@@ -55,6 +59,7 @@ impl Report {
             take_over_p50_ms: p50,
             take_over_p99_ms: p99,
             slowest: times.split_off(take_overs.saturating_sub(SLOWEST)),
+            crowding,
             leaders_replaced_ms,
             ended_alone: injector.ended_alone.clone(),
             findings: history.check(),
@@ -78,6 +83,10 @@ impl Report {
             println!("         {} of {}, killed at {}: {} ms", one.job, one.node, one.killed, one.took_ms);
         }
         println!("  {:>6} leaders replaced, after {:?} ms", self.leaders_replaced_ms.len(), self.leaders_replaced_ms);
+        let Crowding { most, looks, over } = self.crowding;
+        println!(
+            "  {most:>6} requests at a backend of {SLOTS} slots at most; more than slots in {over} of {looks} looks"
+        );
         let found = &self.findings;
         println!("  {:>6} lost, {} doubled, {} keys ran twice", found.lost, found.doubled, found.ran_twice);
         println!(
@@ -98,6 +107,9 @@ impl Report {
         ensure!(self.findings.is_clean(), "promises were not kept");
         ensure!(self.ended_alone.is_empty(), "processes ended by themselves: {:?}", self.ended_alone);
         ensure!(self.unanswered == 0, "{} submissions were never answered", self.unanswered);
+        // A frozen node's requests go on, and its slots may be another's meanwhile; no two stand still at a time.
+        ensure!(self.crowding.most <= 2 * SLOTS, "a backend had {} requests", self.crowding.most);
+        ensure!(self.crowding.looks > 0, "nobody looked at the backends");
         ensure!(self.faults.values().all(|count| *count > 0), "a kind of fault never happened");
         ensure!(self.accepted > 0 && self.heard > 0 && self.take_overs > 0, "nothing was put to the test");
         Ok(())
