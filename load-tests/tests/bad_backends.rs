@@ -167,6 +167,26 @@ async fn jobs_beside_a_broken_server_are_done_by_another() {
 }
 
 #[actix_rt::test]
+async fn a_job_does_not_spend_its_attempts_at_a_server_that_fails_at_once_while_a_good_one_is_busy() {
+    const FAILED: &str = r#"{"error":{"code":500,"message":"rpc error: broken","type":""}}"#;
+    let fails = |stream: &mut TcpStream| {
+        write!(stream, "HTTP/1.1 500 No\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{FAILED}", FAILED.len())
+    };
+    let liar = Liar::start(|_| "whisper-1", fails);
+    let good = Simulator::start(SimulatorSettings::transcriber(Duration::from_secs(2))).unwrap();
+    // It is never ejected: what keeps jobs away from it is that it failed them.
+    let env = [("RELAY__BREAKER__FAILURES", "1000")];
+    let relay = Relay::start(vec![liar.url.clone(), format!("{};slots=1", good.url)], &env).await;
+    for last in futures_util::future::join_all((0..4).map(|number| relay.transcribe(number))).await {
+        assert_eq!(last["event"], "completed", "{last:#}");
+    }
+    let asked = liar.asked.load(Ordering::SeqCst);
+    assert!((1..=4).contains(&asked), "{asked} attempts there, one of each job at most");
+    relay.stop().await;
+    good.stop().await;
+}
+
+#[actix_rt::test]
 async fn jobs_wait_where_a_list_of_models_changes_with_every_probe() {
     let liar = Liar::start(|probe| if probe.is_multiple_of(3) { "other" } else { "whisper-1" }, transcript);
     let relay = Relay::start(vec![liar.url.clone()], &[]).await;

@@ -101,7 +101,11 @@ fn with_tokens() -> Settings {
 
 #[actix_web::test]
 async fn scopes_are_checked_and_tenants_see_their_own_sessions() {
-    let coordinator = start(with_tokens()).await;
+    let mut settings = with_tokens();
+    // One heartbeat must last for all the calls.
+    (settings.nodes.node_timeout_ms, settings.leases.lease_ttl_ms) = (60_000, 60_001);
+    settings.nodes.forget_after_ms = 60_000;
+    let coordinator = start(settings).await;
     let url = |path: &str| format!("{}{path}", coordinator.url());
     let heartbeat_of = |token: Option<&'static str>, beat: Heartbeat| {
         let url = url("/v1/heartbeat");

@@ -70,10 +70,10 @@ impl Findings {
 }
 
 impl History {
-    /// Some of the accepted jobs without an end.
-    pub fn unended(&self) -> Vec<JobId> {
+    /// Accepted jobs without an end.
+    pub fn unended(&self) -> usize {
         let ended: BTreeSet<JobId> = self.ends().map(|event| event.job_id).collect();
-        self.accepted.keys().filter(|job| !ended.contains(job)).copied().take(LISTED_MAX).collect()
+        self.accepted.keys().filter(|job| !ended.contains(job)).count()
     }
 
     fn ends(&self) -> impl Iterator<Item = &Event> {

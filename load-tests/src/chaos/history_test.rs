@@ -34,7 +34,7 @@ fn one_end_for_each_accepted_job_is_clean() {
     history.unanswered.insert(job(2));
     history.events.push(ended(2, 1, EventKind::Completed));
     assert!(history.check().is_clean(), "{:?}", history.check());
-    assert!(history.unended().is_empty());
+    assert_eq!(history.unended(), 0);
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_job_without_an_end_is_lost() {
     history.accepted.insert(job(2), None);
     history.events.push(started(2, 1, NODE, 10));
     assert_eq!(history.check().lost, 1);
-    assert_eq!(history.unended(), [job(2)]);
+    assert_eq!(history.unended(), 1);
 }
 
 #[test]

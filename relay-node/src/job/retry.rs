@@ -22,6 +22,8 @@ pub struct RetrySettings {
     pub delay_ms: u64,
     /// Longest wait, in milliseconds.
     pub delay_ms_max: u64,
+    /// How long a job waits for a slot of a backend that has not failed it, before one that has may get it again, in milliseconds.
+    pub elsewhere_ms: u64,
     /// How long jobs wait in each delay tier, in milliseconds, rising: waits as long as the first one or longer are spent in the log.
     pub tiers_ms: [u64; RETRY_TIERS as usize],
 }

@@ -6,8 +6,14 @@ use proptest::prelude::*;
 
 use super::retry::{Next, RetrySettings, Spent, Tiers, next};
 
-const SETTINGS: RetrySettings =
-    RetrySettings { attempts_max: 3, backend_s_max: 60, delay_ms: 100, delay_ms_max: 5_000, tiers_ms: TIERS_MS };
+const SETTINGS: RetrySettings = RetrySettings {
+    attempts_max: 3,
+    backend_s_max: 60,
+    elsewhere_ms: 1_000,
+    delay_ms: 100,
+    delay_ms_max: 5_000,
+    tiers_ms: TIERS_MS,
+};
 const TIERS_MS: [u64; 5] = [10_000, 20_000, 30_000, 40_000, 50_000];
 
 fn spent(attempt: u32, attempts_max: u32) -> Spent {
@@ -57,6 +63,7 @@ proptest! {
 const IN_TIERS: RetrySettings = RetrySettings {
     attempts_max: 9,
     backend_s_max: 60,
+    elsewhere_ms: 1_000,
     delay_ms: 1_000,
     delay_ms_max: 3_600_000,
     tiers_ms: [1_000, 10_000, 60_000, 600_000, 3_600_000],

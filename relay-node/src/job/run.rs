@@ -35,8 +35,6 @@ use super::suspicion::SuspectPlace;
 use super::url_input::UrlInputs;
 use crate::audit::Audit;
 use crate::backend::pool::{Pool, Slot};
-use crate::backend::size;
-use crate::backend::slots::Need;
 use crate::backend::{BackendError, Call, Output};
 use crate::events::hub::Hub;
 use crate::events::route;
@@ -45,6 +43,7 @@ use crate::intake::earlier::Verdict;
 use crate::intake::starts::{Start, Starts};
 
 mod follow;
+mod slot;
 mod updates;
 
 /// Updates that may wait between a backend and the log; the backend's stream waits beyond.
@@ -85,9 +84,6 @@ pub struct RunContext {
     /// The one place of suspects on this node, whatever their lane.
     pub suspects: Arc<SuspectPlace>,
 }
-
-/// How long a job that runs may find no backend that could take it, before it is parked, beside a first look at once.
-const LOOK_FOR_BACKEND: Duration = Duration::from_millis(500);
 
 /// Wait before an attempt is registered again that the log did not take.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
@@ -277,31 +273,6 @@ impl<'a> Run<'a> {
             input => self.context.claims.open_input(input).await.map_err(|error| error.to_job_error())?,
         };
         Ok(self.media.insert(media).clone())
-    }
-
-    async fn slot(&self, media: &Media) -> Result<Slot, Stopped> {
-        let job = &self.job.job;
-        let (pool, model) = (&self.context.pool, job.model.as_deref());
-        let slot = pool.acquire(Need {
-            units: size::of_job(job.task, media, &job.params).await,
-            tenant: job.tenant.as_str().into(),
-            priority: job.priority,
-            is_begun: self.attempt > 1,
-            avoid: self.failed_backends.clone(),
-            ..Need::of(job.task, model)
-        });
-        tokio::pin!(slot);
-        let mut looks = tokio::time::interval(LOOK_FOR_BACKEND);
-        loop {
-            tokio::select! {
-                biased;
-                slot = &mut slot => return Ok(slot.map_err(|error| Failure::before_backend(error.to_job_error()))?),
-                _ = looks.tick() => {}
-            }
-            if !pool.can_run(job.task, model, &[]) {
-                return Err(Stopped::NoBackend);
-            }
-        }
     }
 
     async fn register(&self, backend: &str) -> Result<(), JobError> {

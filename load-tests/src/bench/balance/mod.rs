@@ -126,23 +126,30 @@ fn requests_of(arguments: &BalanceArguments, seed: u64, load: u32) -> anyhow::Re
 }
 
 async fn measure(kind: Kind, what: &str, traces: &[Vec<Request>], fault: Option<Fault>) -> anyhow::Result<Row> {
-    let (mut outcomes, mut cpu, mut count) = (Vec::new(), Duration::ZERO, 0);
-    for trace in traces {
-        let folder = tempfile::tempdir()?;
-        let backends = SPEEDS.iter().map(|speed| Backend::start(*speed)).collect::<anyhow::Result<Vec<_>>>()?;
-        let urls: Vec<_> = backends.iter().map(|backend| backend.url.clone()).collect();
-        let balancer = Balancer::start(kind, folder.path(), &urls, SLOTS)?;
-        wait_until_it_serves(kind, balancer.url()).await?;
-        let before = balancer.cpu()?;
-        outcomes.push(drive(kind, balancer.url(), trace, fault.map(|fault| (fault, &backends[0]))).await?);
-        cpu += balancer.cpu()? - before;
-        count += trace.len();
-        for backend in &backends {
-            backend.kill().await;
-        }
-    }
+    // Side by side, each before backends of its own: all together keep the machine busy for a part of its time.
+    let runs = futures_util::future::try_join_all(traces.iter().map(|trace| one_run(kind, trace, fault))).await?;
+    let count: usize = traces.iter().map(Vec::len).sum();
+    let cpu: Duration = runs.iter().map(|(_, cpu)| *cpu).sum();
     eprintln!("{what}: done");
+    let outcomes = runs.into_iter().map(|(outcome, _)| outcome).collect();
     Ok(row(what, outcomes, Some(cpu.as_secs_f64() * 1e6 / count as f64)))
+}
+
+/// What came of one trace, and the processor time that the balancer took.
+async fn one_run(kind: Kind, trace: &[Request], fault: Option<Fault>) -> anyhow::Result<(Outcome, Duration)> {
+    let folder = tempfile::tempdir()?;
+    let backends = SPEEDS.iter().map(|speed| Backend::start(*speed)).collect::<anyhow::Result<Vec<_>>>()?;
+    let urls: Vec<_> = backends.iter().map(|backend| backend.url.clone()).collect();
+    let path = folder.path().to_owned();
+    let balancer = tokio::task::spawn_blocking(move || Balancer::start(kind, &path, &urls, SLOTS)).await??;
+    wait_until_it_serves(kind, balancer.url()).await?;
+    let before = balancer.cpu()?;
+    let outcome = drive(kind, balancer.url(), trace, fault.map(|fault| (fault, &backends[0]))).await?;
+    let cpu = balancer.cpu()? - before;
+    for backend in &backends {
+        backend.kill().await;
+    }
+    Ok((outcome, cpu))
 }
 
 async fn wait_until_it_serves(kind: Kind, url: &str) -> anyhow::Result<()> {
