@@ -8,7 +8,7 @@ use relay_protocol::record::AuditEntry;
 use relay_protocol::{JobId, SessionId, topics};
 use relay_runtime::clock::Clock;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::job::delivered::Delivered;
 use crate::job::outcome::Ended;
@@ -25,8 +25,15 @@ const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 /// Takes entries. Cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
-    queue: mpsc::Sender<AuditEntry>,
+    queue: mpsc::Sender<Queued>,
     writer: Arc<Writer>,
+}
+
+/// What the task that writes is told.
+enum Queued {
+    Entry(AuditEntry),
+    /// Somebody waits until what came before is written.
+    Flush(oneshot::Sender<()>),
 }
 
 struct Writer {
@@ -48,9 +55,9 @@ impl Audit {
     /// Starts the task that writes the entries of `node` to one of the topic's `partitions`; it ends with the last handle.
     pub fn spawn(log: Arc<dyn Log>, clock: Arc<dyn Clock>, node: String, partitions: u32) -> Self {
         let partition = relay_protocol::partition::of_key(node.as_bytes(), partitions);
-        let (queue, entries) = mpsc::channel(QUEUE_MAX);
+        let (queue, queued) = mpsc::channel(QUEUE_MAX);
         let writer = Arc::new(Writer { node, partition, clock });
-        tokio::spawn(write(log, writer.clone(), entries));
+        actix_rt::spawn(write(log, writer.clone(), queued));
         Self { queue, writer }
     }
 
@@ -133,8 +140,17 @@ impl Audit {
         self.writer.record(entries)
     }
 
+    /// Waits until all entries so far are written.
+    pub async fn flush(&self) {
+        let (written, wait) = oneshot::channel();
+        if self.queue.send(Queued::Flush(written)).await.is_ok() {
+            // Err: the task has ended, and with it what could be waited for.
+            _ = wait.await;
+        }
+    }
+
     fn put(&self, entry: AuditEntry) {
-        if let Err(error) = self.queue.try_send(entry) {
+        if let Err(error) = self.queue.try_send(Queued::Entry(entry)) {
             metrics::counter!("relay_audit_dropped_total").increment(1);
             tracing::error!(%error, "an audit entry was lost: the queue of {QUEUE_MAX} is full");
         }
@@ -172,33 +188,53 @@ impl Writer {
     }
 }
 
-async fn write(log: Arc<dyn Log>, writer: Arc<Writer>, mut entries: mpsc::Receiver<AuditEntry>) {
-    let mut batch = Vec::new();
-    while gather(&mut entries, &mut batch).await {
-        let record = writer.record(&batch);
-        while let Err(error) = log.append(vec![record.clone()]).await {
-            tracing::warn!(%error, "audit entries are not written yet, trying again");
-            tokio::time::sleep(RETRY).await;
+/// What goes into one record, and who waits for it.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<AuditEntry>,
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+impl Batch {
+    /// Takes what is next, for as long as entries wait for others; `false` at the end.
+    async fn gather(&mut self, queue: &mut mpsc::Receiver<Queued>) -> bool {
+        let Some(first) = queue.recv().await else { return false };
+        self.put(first);
+        let until = tokio::time::Instant::now() + LINGER;
+        while self.entries.len() < RECORD_ENTRIES_MAX && self.flushes.is_empty() {
+            match tokio::time::timeout_at(until, queue.recv()).await {
+                Ok(Some(next)) => self.put(next),
+                // Nobody is left who writes, or time is up.
+                Ok(None) | Err(_) => break,
+            }
         }
-        batch.clear();
+        true
+    }
+
+    fn put(&mut self, queued: Queued) {
+        match queued {
+            Queued::Entry(entry) => self.entries.push(entry),
+            Queued::Flush(written) => self.flushes.push(written),
+        }
     }
 }
 
-/// Takes the next record's entries; `false` at the end.
-async fn gather(entries: &mut mpsc::Receiver<AuditEntry>, batch: &mut Vec<AuditEntry>) -> bool {
-    if entries.recv_many(batch, RECORD_ENTRIES_MAX).await == 0 {
-        return false;
-    }
-    let until = tokio::time::Instant::now() + LINGER;
-    while batch.len() < RECORD_ENTRIES_MAX {
-        let room = RECORD_ENTRIES_MAX - batch.len();
-        match tokio::time::timeout_at(until, entries.recv_many(batch, room)).await {
-            Ok(1..) => {}
-            // Time is up, or nobody is left who writes.
-            Ok(0) | Err(_) => break,
+async fn write(log: Arc<dyn Log>, writer: Arc<Writer>, mut queue: mpsc::Receiver<Queued>) {
+    let mut batch = Batch::default();
+    while batch.gather(&mut queue).await {
+        if !batch.entries.is_empty() {
+            let record = writer.record(&batch.entries);
+            while let Err(error) = log.append(vec![record.clone()]).await {
+                tracing::warn!(%error, "audit entries are not written yet, trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        batch.entries.clear();
+        for written in batch.flushes.drain(..) {
+            // Whoever waited may have given up.
+            _ = written.send(());
         }
     }
-    true
 }
 
 fn actor_of(job: &Delivered) -> Actor<'_> {

@@ -153,6 +153,12 @@ impl Node {
                 self.stop.cancel();
                 self.server.stop(true).await;
             })
+            // The last entries tell of the stages before.
+            .stage("audit", Duration::from_secs(2), async {
+                if let Some(online) = self.state.online.get() {
+                    online.audit.flush().await;
+                }
+            })
             .run()
             .await;
     }

@@ -262,6 +262,11 @@ impl Pool {
         self.lock().slots.can_run(&need, self.now_ms())
     }
 
+    /// Whether this node has slots, free or not, of a backend that the request did not fail at and that answers.
+    pub fn has_slots_elsewhere(&self, need: &Need) -> bool {
+        self.lock().slots.has_slots_elsewhere(need, self.now_ms())
+    }
+
     /// Whether a job with this task and model can only wait for a backend to come back.
     pub fn is_stuck(&self, task: Task, model: Option<&str>) -> bool {
         self.lock().slots.is_stuck(&Need::of(task, model), self.now_ms())

@@ -45,6 +45,8 @@ pub struct Tracker {
     doubted: BTreeSet<u64>,
     /// Those whose records are not there: they must be read again.
     reopened: BTreeSet<u64>,
+    /// Whether there were any: then what was inherited as done is not, until a commit of our own says so.
+    is_redone: bool,
     /// One after the newest delivered offset.
     read_to: u64,
     /// Since when the newest delivered job is known.
@@ -73,7 +75,16 @@ impl Tracker {
             below.chain(inherited.finished_beyond()).map(|offset| (offset, State::Finished)).collect();
         offsets.extend(doubted.iter().map(|offset| (*offset, State::Unfinished { since_ms: inherited.oldest_ms })));
         let (read_to, newest_ms) = (start.max(inherited.next), inherited.oldest_ms);
-        Self { inherited, offsets, fresh: BTreeMap::new(), doubted, reopened: BTreeSet::new(), read_to, newest_ms }
+        Self {
+            inherited,
+            offsets,
+            fresh: BTreeMap::new(),
+            doubted,
+            reopened: BTreeSet::new(),
+            is_redone: false,
+            read_to,
+            newest_ms,
+        }
     }
 
     /// Whether an earlier owner finished `offset`, beyond doubt.
@@ -81,9 +92,10 @@ impl Tracker {
         self.inherited.is_finished(offset) && !self.doubted.contains(&offset) && !self.reopened.contains(&offset)
     }
 
-    /// Whether nothing that earlier owners finished is in doubt.
+    /// Whether all that earlier owners finished is finished indeed. Never where something must be done again, even once it was: only
+    /// a commit tells.
     pub fn is_proven(&self) -> bool {
-        self.doubted.is_empty() && self.reopened.is_empty()
+        self.doubted.is_empty() && !self.is_redone
     }
 
     /// Inherited offsets of whose ends nothing was seen yet.
@@ -102,6 +114,7 @@ impl Tracker {
     /// Returns what is to be read again, in order.
     pub fn reopen(&mut self) -> Vec<u64> {
         self.reopened = std::mem::take(&mut self.doubted);
+        self.is_redone |= !self.reopened.is_empty();
         self.reopened.iter().copied().collect()
     }
 

@@ -111,10 +111,12 @@ fn what_the_last_commit_finished_counts_for_a_successor_only_with_proof() {
     assert_eq!(second.deliver(1, 101), Delivery::New);
     assert_eq!(second.deliver(4, 104), Delivery::New);
     assert_eq!(second.deliver(4, 104), Delivery::AlreadyFinished, "once");
+    assert!(!second.is_proven(), "what is only read again must not be deleted");
     for offset in [1, 3, 4] {
         second.finish(offset, Some(UNTIL_MS));
     }
     assert_eq!(second.proposal().next, 5);
+    assert!(!second.is_proven(), "nor what is not committed");
 }
 
 #[test]

@@ -212,6 +212,13 @@ impl Slots {
         is_unknown || self.backends.iter().any(fits)
     }
 
+    /// Whether this node has slots, free or not, of a backend that the request did not fail at and that answers.
+    pub fn has_slots_elsewhere(&self, need: &Need, now_ms: u64) -> bool {
+        self.backends.iter().any(|(name, one)| {
+            one.granted() > 0 && !need.avoids(name) && one.fits(name, need) && one.answers_soon(need, now_ms)
+        })
+    }
+
     /// Whether no backend that answers could take the request, though one of those that do not might.
     pub fn is_stuck(&self, need: &Need, now_ms: u64) -> bool {
         !self.can_run(need, now_ms) && self.refusal(need).is_none()

@@ -126,6 +126,11 @@ pub trait Ends {
     fn is_set_aside(&self) -> bool {
         false
     }
+    /// Of a record that is moved to another partition: until when doing that once more does no harm, in milliseconds since the Unix
+    /// epoch. The job's own end is remembered there for longer.
+    fn moved_until_ms(&self) -> Option<u64> {
+        None
+    }
 }
 
 #[derive(Debug)]

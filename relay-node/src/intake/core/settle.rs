@@ -62,7 +62,8 @@ impl<P: Ends> Core<P> {
             if let Some(owned) = self.partitions.get_mut(partition) {
                 let seen_until_ms = payload.ended().map(|(_, ended)| ended.expires_at_ms);
                 let set_aside = Some(u64::MAX).filter(|_| payload.is_set_aside());
-                owned.tracker.finish(*offset, seen_until_ms.or(set_aside));
+                // Nothing here proves a move: a successor makes it once more, and its job comes once more.
+                owned.tracker.finish(*offset, seen_until_ms.or(set_aside).or(payload.moved_until_ms()));
             }
         }
         let aside = std::mem::take(&mut self.finished_aside);

@@ -19,7 +19,9 @@ impl Lane {
                     self.keep_input(&job);
                     tracing::debug!(job_id = %job.job_id, at = %job.at, offset = key.1, to = %moved.to, "a job is moved");
                     metrics::counter!("relay_jobs_moved_total", "lane" => self.settings.lane.clone()).increment(1);
-                    self.core.finished(key, epoch, Payload { records: vec![moved], ..Payload::default() }, now)
+                    let until_ms = now.saturating_add(self.settings.dedup_window.as_millis() as u64);
+                    let moved = Payload { records: vec![moved], moved_until_ms: Some(until_ms), ..Payload::default() };
+                    self.core.finished(key, epoch, moved, now)
                 }
                 None => {
                     job.is_stuck = self.context.pool.is_stuck(job.job.task, job.job.model.as_deref());

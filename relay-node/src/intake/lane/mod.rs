@@ -83,6 +83,7 @@ pub struct Payload {
     records: Vec<NewRecord>,
     ended: Option<(Scope, EndedJob)>,
     is_set_aside: bool,
+    moved_until_ms: Option<u64>,
     audit: Option<AuditEntry>,
     /// The terminal event, and whose it is, for this node's own watchers once it is committed.
     tell_here: Option<(String, RoutedEvent)>,
@@ -95,6 +96,10 @@ impl Ends for Payload {
 
     fn is_set_aside(&self) -> bool {
         self.is_set_aside
+    }
+
+    fn moved_until_ms(&self) -> Option<u64> {
+        self.moved_until_ms
     }
 }
 
@@ -437,7 +442,7 @@ impl Lane {
         let terminal = records.first().filter(|_| ended.told_here).and_then(route::routed_new);
         let tell_here = terminal.map(|event| (job.job.tenant.clone(), event));
         let audit = Some(self.context.audit.outcome(job, ended));
-        Payload { records, ended: dedup::read(&entry), is_set_aside: false, audit, tell_here }
+        Payload { records, ended: dedup::read(&entry), audit, tell_here, ..Payload::default() }
     }
 
     fn count_duplicate(&self, how: &'static str) {

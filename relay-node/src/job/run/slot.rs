@@ -16,8 +16,8 @@ use crate::job::media::Media;
 const LOOK_FOR_BACKEND: Duration = Duration::from_millis(500);
 
 impl Run<'_> {
-    /// Waits for a slot. A backend that failed the job gets it again only if no other one answers, or none had a slot for
-    /// `retry.elsewhere_ms`: one that fails at once would use up all its attempts while the good ones are busy.
+    /// Waits for a slot. A backend that failed the job gets it again only if this node has slots of no other one that answers, or none of
+    /// them was free for `retry.elsewhere_ms`: one that fails at once would use up all its attempts while the good ones are busy.
     pub(super) async fn slot(&self, media: &Media) -> Result<Slot, Stopped> {
         let job = &self.job.job;
         let need = Need {
@@ -40,13 +40,13 @@ impl Run<'_> {
                 slot = &mut slot => return Ok(slot.map_err(refused)?),
                 _ = looks.tick() => {}
             }
-            if !self.can_run(&[]) {
+            if !self.context.pool.can_run(job.task, job.model.as_deref(), &[]) {
                 return Err(Stopped::NoBackend);
             }
         }
     }
 
-    /// A slot of a backend that has not failed the job; `None` if there is no such backend, or no slot for too long.
+    /// A slot of a backend that has not failed the job; `None` if this node has none of such a backend, or none was free for too long.
     async fn slot_elsewhere(&self, need: &Need) -> Option<Slot> {
         if need.avoid.is_empty() {
             return None;
@@ -55,8 +55,8 @@ impl Run<'_> {
         let slot = self.context.pool.acquire(Need { is_strict: true, ..need.clone() });
         tokio::pin!(slot);
         let mut looks = looks();
-        // Before the slot is asked for: where nobody else is there, it would be refused.
-        while self.can_run(&need.avoid) {
+        // Before the slot is asked for: where nobody else is there, it would be refused. Slots that others have may never come here.
+        while self.context.pool.has_slots_elsewhere(need) {
             if Instant::now() >= until {
                 metrics::counter!("relay_retries_elsewhere_given_up_total", "task" => self.job.job.task.name())
                     .increment(1);
@@ -70,11 +70,6 @@ impl Run<'_> {
             }
         }
         None
-    }
-
-    fn can_run(&self, avoid: &[String]) -> bool {
-        let job = &self.job.job;
-        self.context.pool.can_run(job.task, job.model.as_deref(), avoid)
     }
 }
 
