@@ -467,6 +467,8 @@ impl World {
             assert!(self.core.read(key, epoch, NOW_MS), "{key:?} is wanted");
             self.deliver(key, epoch);
         }
+        let effects = self.core.reread(partition, self.now_ms);
+        self.carry_out(effects);
     }
 
     fn deliver(&mut self, key: Key, epoch: u64) {
@@ -492,7 +494,9 @@ impl World {
         let is_owned =
             |partition: u32, epoch: u64| self.owned.get(&partition).is_some_and(|owned| owned.epoch == epoch);
         let ours = batch.offsets.iter().all(|offset| is_owned(offset.at.partition, offset.epoch));
-        let happens = fate.succeeds && ours && !fate.splits;
+        // Where there are no records, none can be dropped.
+        let has_records = batch.jobs.iter().any(|(_, _, end)| end.ended.is_some());
+        let happens = fate.succeeds && ours && !(fate.splits && has_records);
         if fate.succeeds && ours {
             for (key, _, end) in &batch.jobs {
                 if happens || end.ended.is_none() {

@@ -42,28 +42,51 @@ impl<P: Ends> Core<P> {
         self.admit_held(partition, now_ms)
     }
 
-    /// Once all was read that its jobs must know of, they may run.
+    /// Once all was read that its jobs must know of, they may run; if some must be done again, those first, in the order of the lane:
+    /// another record of the same job may lie behind one of them.
     fn admit_held(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
         let Some(owned) = self.partitions.get_mut(&partition) else { return Vec::new() };
         let mut effects = Vec::new();
-        if owned.control_read && owned.dedup_read && owned.sides_read {
+        if owned.control_read && owned.dedup_read && owned.sides_read && !owned.rereading {
             let Partition { sides, same, key_holders, tracker, .. } = owned;
-            let again = tracker.reopen();
-            if !again.is_empty() {
-                effects.push(Effect::Reread(partition, owned.epoch, again));
-            }
             sides.entries().for_each(|entry| same.is_aside(&entry.identity));
+            let again = tracker.reopen();
             for (offset, job) in std::mem::take(key_holders) {
                 if !tracker.is_done(offset) {
                     same.has_begun(offset, &job, now_ms);
                 }
             }
-            for job in owned.held.take().unwrap_or_default() {
-                self.admit(job, now_ms, &mut effects);
+            if again.is_empty() {
+                self.admit_all(partition, now_ms, &mut effects);
+            } else {
+                owned.rereading = true;
+                effects.push(Effect::Reread(partition, owned.epoch, again));
             }
         }
         effects.extend(self.go_on(now_ms));
         effects
+    }
+
+    /// What [`Effect::Reread`] asked for was delivered, or is gone.
+    pub fn reread(&mut self, partition: u32, now_ms: u64) -> Vec<Effect<P>> {
+        let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| owned.rereading) else {
+            return Vec::new();
+        };
+        owned.rereading = false;
+        if let Some(held) = &mut owned.held {
+            held.make_contiguous().sort_by_key(|job| job.place.offset);
+        }
+        let mut effects = Vec::new();
+        self.admit_all(partition, now_ms, &mut effects);
+        effects.extend(self.go_on(now_ms));
+        effects
+    }
+
+    fn admit_all(&mut self, partition: u32, now_ms: u64, effects: &mut Vec<Effect<P>>) {
+        let held = self.partitions.get_mut(&partition).and_then(|owned| owned.held.take());
+        for job in held.unwrap_or_default() {
+            self.admit(job, now_ms, effects);
+        }
     }
 
     /// A record that [`Effect::Reread`] asked for is not there any more.

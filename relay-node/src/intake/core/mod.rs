@@ -149,6 +149,8 @@ struct Partition {
     serial: u64,
     /// Read before the control and dedup topics were; they wait for them.
     held: Option<VecDeque<Delivered>>,
+    /// Records are read again that must be done again: nothing is admitted before.
+    rereading: bool,
     same: Identities,
     /// Jobs that wait for the end of another with their key, by offset.
     followers: BTreeMap<u64, Delivered>,
@@ -275,6 +277,7 @@ impl<P: Ends> Core<P> {
             control_read: false,
             dedup_read: is_planted(Bug::EndedNotRead),
             held: Some(VecDeque::new()),
+            rereading: false,
             same: Identities::new(DedupIndex::new(0)),
             followers: BTreeMap::new(),
             earlier: Earlier::default(),

@@ -47,8 +47,12 @@ async fn look(
     starts: &[u64; SIDES],
 ) -> Result<Vec<(u64, Option<LogRecord>)>, LogError> {
     let set_aside = set_aside(log, lane, partition, starts).await?;
-    let left: Vec<u64> = offsets.iter().copied().filter(|offset| !set_aside.contains(offset)).collect();
-    let records = side_topic::fetch(log, TopicPartition::new(topics::jobs(lane), partition), &left).await?;
+    let at = TopicPartition::new(topics::jobs(lane), partition);
+    // What the last owner deleted, it knew to be done.
+    let low = log.watermarks(&at).await?.low;
+    let is_left = |offset: &u64| *offset >= low && !set_aside.contains(offset);
+    let left: Vec<u64> = offsets.iter().copied().filter(is_left).collect();
+    let records = side_topic::fetch(log, at, &left).await?;
     let mut records: HashMap<u64, LogRecord> = records.into_iter().map(|record| (record.offset, record)).collect();
     Ok(offsets.iter().map(|offset| (*offset, records.remove(offset))).collect())
 }
@@ -99,5 +103,7 @@ impl Handler<Reread> for Lane {
                 None => self.core.is_gone(partition, offset),
             }
         }
+        let effects = self.core.reread(partition, self.now_ms());
+        self.carry_out(effects, ctx);
     }
 }
